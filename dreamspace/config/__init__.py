@@ -1,0 +1,31 @@
+"""The typed description of a run: its settings, its datasets, and presets of both."""
+
+from dreamspace.config.datasets import (
+    DatasetConfig,
+    check_datasets,
+    class_prompt,
+    instance_prompt,
+    load_datasets,
+    parse_dataset,
+    save_datasets,
+    subject_datasets,
+)
+from dreamspace.config.presets import Preset, apply_settings, list_presets, load_preset
+from dreamspace.config.run import RunConfig, parse_run_config
+
+__all__ = [
+    "DatasetConfig",
+    "Preset",
+    "RunConfig",
+    "apply_settings",
+    "check_datasets",
+    "class_prompt",
+    "instance_prompt",
+    "list_presets",
+    "load_datasets",
+    "load_preset",
+    "parse_dataset",
+    "parse_run_config",
+    "save_datasets",
+    "subject_datasets",
+]

@@ -1,0 +1,137 @@
+"""Publish a run: its adapter, sample images and card become a model repository on the Hugging Face Hub."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from dreamspace import __version__
+from dreamspace.hub.errors import hub_errors
+from dreamspace.hub.staging import read_run, stage
+
+if TYPE_CHECKING:
+    from dreamspace.jobs.events import EventWriter
+
+
+def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> None:
+    """Upload a run to the Hub; the function of the `publish` job.
+
+    Writes the stages `checking` and `uploading`, then `done` with the run's last saved step and the
+    repository's address as path. The repository is created where it is missing. Publishing the same run again
+    changes nothing.
+
+    Args:
+        job_dir: the job's folder; holds the upload while it runs, and nothing of it afterwards.
+        arguments: `run_dir`, the folder of a training run; `repo_id`, `namespace/name` or only `name`, which
+            goes to the token's owner; `private`, True unless given.
+        events: where progress goes.
+
+    Raises:
+        ValueError: if there is nothing to publish, no token, a name that cannot be, or a refusal by the Hub.
+    """
+    events.write("stage", name="checking", message="Checking the run, the token and the repository.")
+    run = read_run(Path(arguments["run_dir"]))
+    repo_id = check_repo_id(arguments["repo_id"])
+    token = find_token()
+    api = HfApi(token=token, library_name="dreamspace", library_version=__version__)
+    with hub_errors(api.endpoint, repo_id, token):
+        owner = api.whoami()
+    repo_id = with_namespace(repo_id, owner["name"])
+    if owner.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ValueError(
+            f"The token can only read. Make one with write access at {api.endpoint}/settings/tokens and set "
+            "HF_TOKEN to it."
+        )
+    url = _prepare_repository(api, repo_id, arguments.get("private", True), token, events)
+    with tempfile.TemporaryDirectory(prefix="staging-", dir=job_dir) as folder:
+        files = stage(run, repo_id, Path(folder))
+        megabytes = sum((Path(folder) / file).stat().st_size for file in files) / 1e6
+        message = f"Uploading {len(files)} files, {megabytes:.1f} MB, to {repo_id}."
+        events.write("stage", name="uploading", message=message)
+        with hub_errors(api.endpoint, repo_id, token):
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                allow_patterns=files,
+                delete_patterns="images/*.png",
+                commit_message="Publish from Dreamspace",
+            )
+    events.write("done", step=run.last_step, path=url)
+
+
+def find_token() -> str:
+    """The Hub token: HF_TOKEN, else the one of `hf auth login`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip() or get_token()
+    if not token:
+        raise ValueError(
+            "Publishing needs a Hub token and there is none. Make one with write access at "
+            "https://huggingface.co/settings/tokens and set HF_TOKEN to it, or run `hf auth login`."
+        )
+    return token
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`name` or `namespace/name` without surrounding spaces, if the Hub would take it.
+
+    Raises:
+        ValueError: if it breaks the Hub's rules for names; the sentence proposes a name.
+    """
+    repo_id = repo_id.strip()
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise ValueError(
+            f"'{repo_id}' cannot be the name of a repository: it is 'name' or 'namespace/name', each of at "
+            "most 96 letters, digits, '-', '_' and '.', with '-' and '.' neither doubled nor at an end, and "
+            f"without '.git' there. Try '{_proposal(repo_id)}'."
+        ) from None
+    return repo_id
+
+
+def with_namespace(repo_id: str, user: str) -> str:
+    """`namespace/name`; a bare name goes to the user."""
+    return repo_id if "/" in repo_id else f"{user}/{repo_id}"
+
+
+def _proposal(repo_id: str) -> str:
+    address = re.sub(r"^https?://[^/]+/", "", repo_id).strip("/")
+    parts = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part) for part in address.removesuffix(".git").split("/")[-2:]]
+    parts = [re.sub(r"([-.])[-.]+", r"\1", part)[:96].strip("-.") for part in parts]
+    return "/".join(part for part in parts if part) or "my-subject"
+
+
+def _prepare_repository(api: HfApi, repo_id: str, private: bool, token: str, events: "EventWriter") -> str:
+    """Create the repository, or see that an existing one may be written to; return its address.
+
+    Creating what exists changes nothing, its visibility included, so that is compared with what was asked.
+    """
+    with hub_errors(api.endpoint, repo_id, token):
+        url = str(api.create_repo(repo_id, private=private, exist_ok=True))
+        repository = api.model_info(repo_id)
+    files = {file.rfilename for file in repository.siblings or []} - {".gitattributes"}
+    if files and "dreamspace" not in (repository.tags or []):
+        raise ValueError(
+            f"{repo_id} already holds files that do not come from Dreamspace, and publishing would replace "
+            "its card. Choose another name."
+        )
+    if private and not repository.private:
+        raise ValueError(
+            f"{repo_id} exists and everybody can see it, but a private repository was asked for. Choose "
+            f"another name, make it private at {url}/settings, or publish publicly."
+        )
+    if repository.private and not private:
+        events.write(
+            "warning",
+            message=f"{repo_id} exists and is private, and stays so.",
+            hint=f"Make it public at {url}/settings.",
+        )
+    return url

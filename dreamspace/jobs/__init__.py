@@ -1,0 +1,1 @@
+"""Jobs: a folder goes in (`job.json`), events and files come out. No torch, no gradio."""

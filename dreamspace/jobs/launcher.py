@@ -1,0 +1,146 @@
+"""Starting, asking and following jobs, from the app and from the shell."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dreamspace
+from dreamspace.jobs.control import clear_control, consume_control, request
+from dreamspace.jobs.events import EVENTS_FILE, Event, next_seq, read_events
+from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, START_SECONDS, Job, ProcessRecord, is_live
+from dreamspace.jobs.log import LOG_FILE, log_tail
+from dreamspace.jobs.secrecy import child_environment, redact
+from dreamspace.jobs.workspace import job_status
+
+__all__ = ["consume_control", "follow", "log_tail", "request", "stop", "submit"]
+
+_FOLLOW_SECONDS = 0.1
+_LEAVE_SECONDS = 15.0
+
+
+def submit(
+    job_dir: Path,
+    kind: str,
+    arguments: dict[str, Any],
+    *,
+    needs_gpu: bool = True,
+    num_processes: int = 1,
+    deadline_seconds: float | None = None,
+    grace_seconds: float = 60.0,
+    secrets: Mapping[str, str] | None = None,
+    supervisor_module: str = "dreamspace.jobs.supervisor",
+) -> None:
+    """Start a job, or start an ended one again; returns once its supervisor has taken it over.
+
+    The supervisor is a process of its own, which lives on when this one ends. The job runs in this
+    process's working folder.
+
+    Args:
+        job_dir: made if missing. What an earlier attempt left stays, except its end and its requests.
+        kind: a key of `dreamspace.worker.KINDS`.
+        arguments: anything that JSON knows; written to disk.
+        needs_gpu: whether it waits until no other job runs on this machine.
+        num_processes: ranks, one for each GPU.
+        deadline_seconds: from the start of the worker on; then it is asked to stop.
+        grace_seconds: from the request to stop until SIGTERM.
+        secrets: environment variables for this job only, such as `HF_TOKEN`; never written to disk.
+        supervisor_module: run with the job folder as its only argument.
+
+    Raises:
+        ValueError: if the job is still waiting or running, or the arguments hold a token.
+    """
+    job_dir = Path(job_dir).resolve()
+    secrets = dict(secrets or {})
+    serialised = json.dumps(arguments, ensure_ascii=False)
+    if redact(serialised, tuple(secrets.values())) != serialised:
+        raise ValueError(
+            f"The settings of {job_dir.name} hold an access token, and settings are written to disk. "
+            "Take it out, and give the token where Dreamspace asks for it."
+        )
+    job_dir.mkdir(parents=True, exist_ok=True)
+    with _submission(job_dir):
+        _refuse_live(job_dir)
+        now = round(time.time(), 3)
+        job = Job(
+            kind=kind,
+            arguments=arguments,
+            created=Job.read(job_dir).created if (job_dir / JOB_FILE).exists() else now,
+            submitted=now,
+            first_seq=next_seq(job_dir / EVENTS_FILE),
+            needs_gpu=needs_gpu,
+            num_processes=num_processes,
+            deadline_seconds=deadline_seconds,
+            grace_seconds=grace_seconds,
+        )
+        clear_control(job_dir)
+        for name in (PROCESS_FILE, ENDED_FILE):
+            (job_dir / name).unlink(missing_ok=True)
+        job.write(job_dir)
+        _start_supervisor(job_dir, supervisor_module, child_environment(os.environ, secrets))
+
+
+def stop(job_dir: Path) -> None:
+    """Ask the job to save and leave; one that does not is made to after its grace."""
+    request(job_dir, "stop")
+
+
+def follow(job_dir: Path, from_offset: int = 0) -> Iterator[Event]:
+    """Yield the job's events from byte `from_offset` of its log on, until it has ended and all are out."""
+    path = Path(job_dir) / EVENTS_FILE
+    offset = from_offset
+    while True:
+        live = is_live(job_dir)  # Before reading: what it wrote while it lived is then read for certain.
+        events, offset = read_events(path, offset)
+        yield from events
+        if not live:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+
+
+@contextmanager
+def _submission(job_dir: Path) -> Iterator[None]:
+    """One submission of a job at a time: two quick clicks must not start it twice."""
+    with open(job_dir / ".submission.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_live(job_dir: Path) -> None:
+    """Raise ValueError for a live job; one that has said its last word is given a moment to leave."""
+    give_up_at = time.monotonic() + _LEAVE_SECONDS
+    while is_live(job_dir):
+        if not job_status(job_dir).is_final or time.monotonic() > give_up_at:
+            raise ValueError(
+                f"The job {job_dir.name} is still waiting or running. Stop it, or wait until it has ended."
+            )
+        time.sleep(0.05)
+
+
+def _start_supervisor(job_dir: Path, module: str, environment: dict[str, str]) -> None:
+    package_parent = str(Path(dreamspace.__file__).resolve().parent.parent)
+    search_path = [package_parent, environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, search_path))
+    with open(job_dir / LOG_FILE, "ab") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", module, str(job_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    # Reaps this one child when it ends, so that it does not stay a zombie for as long as the app lives.
+    threading.Thread(target=supervisor.wait, daemon=True).start()
+    give_up_at = time.monotonic() + START_SECONDS
+    while ProcessRecord.read(job_dir) is None:
+        if supervisor.returncode is not None or time.monotonic() > give_up_at:
+            raise RuntimeError(f"The supervisor of {job_dir.name} did not start:\n{log_tail(job_dir)}")
+        time.sleep(0.02)

@@ -1,0 +1,6 @@
+"""The embedded model: its world, its recipe, its weights and the sample subjects."""
+
+from pathlib import Path
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+"""The weights, in the folder layout of a stock `StableDiffusionPipeline`, with `tiny_vae` and `clip` beside."""

@@ -1,0 +1,83 @@
+"""Where a base model's files are: the embedded one, a folder, or the Hub."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from dreamspace.mini import MODEL_FOLDER
+from dreamspace.suggest import nearest
+
+WEIGHT_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+
+def model_folder(name: str) -> Path:
+    """The local folder of a base model in diffusers' layout.
+
+    Args:
+        name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded where it is not cached.
+
+    Raises:
+        ValueError: if there is no such model, or it cannot be reached.
+    """
+    if name == "mini":
+        return MODEL_FOLDER
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(
+                f"{name} is not a model folder: it holds no model_index.json. "
+                "Give a folder in diffusers' layout, a Hub id, or 'mini'."
+            )
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(
+            f"There is no model '{name}'.{nearest(name, ['mini'])} Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
+        )
+    return _downloaded(name)
+
+
+def _downloaded(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=WEIGHT_PATTERNS))
+    except GatedRepoError:
+        raise ValueError(f"The model {hub_id} is gated. Accept its terms on its page, then set HF_TOKEN.") from None
+    except RepositoryNotFoundError:
+        raise ValueError(f"The Hub has no model {hub_id}, or it is private. Check the id, or set HF_TOKEN.") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ValueError(
+            f"The model {hub_id} could not be downloaded ({type(error).__name__}). "
+            "Check the network, or give a local folder."
+        ) from None
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits that tell a part's weights from others, without reading gigabytes.
+
+    Hashes each file's name, size and both ends: safetensors keep their header at the start.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}:".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(1 << 20))
+                if size > 2 << 20:
+                    file.seek(-(1 << 20), 2)
+                    digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def part_config(folder: Path, part: str) -> dict:
+    """The config.json of a part (`unet`, `vae`, ...) of a model folder.
+
+    Raises:
+        ValueError: if the model has no such part.
+    """
+    path = folder / part / "config.json"
+    if not path.is_file():
+        raise ValueError(f"The model in {folder.name} has no part '{part}'. Is it of another family?")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,154 @@
+"""What of a run is uploaded, and that none of it names a place on the machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import dreamspace
+from dreamspace.files import read_json, write_json
+from dreamspace.hub.staging import copy_adapter, describe_base_model, instance_prompt, read_run, stage
+from dreamspace.jobs.events import EventWriter
+from tests.hub.conftest import PHOTOS, write_adapter, write_image
+from tests.hub.fake_hub import front_matter
+
+
+def staged(run_dir: Path, folder: Path) -> dict[str, bytes]:
+    files = stage(read_run(run_dir), "alice/rex", folder)
+    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert files == present
+    return {file: (folder / file).read_bytes() for file in files}
+
+
+def test_only_adapter_card_and_newest_images_are_staged(run_dir: Path, tmp_path: Path) -> None:
+    files = staged(run_dir, tmp_path / "staging")
+    assert list(files) == [
+        "README.md",
+        "adapter/pytorch_lora_weights.safetensors",
+        "images/0.png",
+        "images/1.png",
+    ]
+    with Image.open(tmp_path / "staging" / "images" / "1.png") as image:
+        assert image.getpixel((0, 0)) == (202, 0, 0)
+    widget = front_matter(files["README.md"].decode())["widget"]
+    assert [entry["text"] for entry in widget] == ["a photo of sks dog", "sks dog in the snow"]
+
+
+def test_nothing_staged_names_a_path_of_the_machine(run_dir: Path, tmp_path: Path) -> None:
+    config = read_json(run_dir / "config.json")
+    write_json(run_dir / "config.json", {**config, "pretrained_model_name_or_path": str(tmp_path / "models" / "x")})
+    everything = b"".join(staged(run_dir, tmp_path / "staging").values())
+    for path in (PHOTOS, str(tmp_path), "/priors", "/masks", str(Path.home()) + "/"):
+        assert path.encode() not in everything
+
+
+def test_settings_come_from_the_subject_dataset_and_the_config(run_dir: Path, tmp_path: Path) -> None:
+    card = staged(run_dir, tmp_path / "staging")["README.md"].decode()
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")][2:]
+    assert {label.removeprefix("| "): value.removesuffix(" |") for label, value in rows} == {
+        "Base model": "stabilityai/stable-diffusion-xl-base-1.0",
+        "Steps": "200",
+        "Resolution": "1024 px",
+        "Batch size": "2",
+        "Learning rate": "0.0001",
+        "LoRA rank": "16",
+        "Seed": "42",
+        "Prior preservation": "yes",
+        "Dreamspace": dreamspace.__version__,
+    }
+
+
+def test_instance_prompt_is_the_subjects_else_made_of_token_and_class_word(run_dir: Path) -> None:
+    assert instance_prompt(read_run(run_dir)) == "a photo of sks dog"
+    write_json(run_dir / "multidatabackend.json", [{"id": "rex", "instance_prompt": ["sks", "the sks dog"]}])
+    assert instance_prompt(read_run(run_dir)) == "sks"
+    write_json(run_dir / "multidatabackend.json", [{"id": "rex", "caption_strategy": "textfile"}])
+    assert instance_prompt(read_run(run_dir)) == "a photo of sks dog"
+
+
+def test_trained_image_is_taken_before_the_ema_image_and_the_later_before_the_earlier(run_dir: Path) -> None:
+    events = EventWriter(run_dir)
+    for name, weights in (("first", "trained"), ("second", "trained"), ("third", "ema")):
+        path = write_image(run_dir / "validation" / "step-000300" / f"{name}.png", 1).relative_to(run_dir)
+        events.write("sample", step=300, prompt="p", seed=1, path=path, weights=weights)
+    assert [path.stem for path, _ in read_run(run_dir).samples] == ["second"]
+
+
+def test_a_sample_outside_the_validation_folder_is_left_out(run_dir: Path) -> None:
+    photo = write_image(run_dir.parents[1] / "subjects" / "rex" / "photos" / "0.png", 1)
+    (run_dir / "validation" / "step-000300").mkdir()
+    (run_dir / "validation" / "step-000300" / "link.png").symlink_to(photo)
+    events = EventWriter(run_dir)
+    paths = ("../../subjects/rex/photos/0.png", str(photo), "validation/step-000300/link.png", "log.txt")
+    for seed, path in enumerate(paths):
+        events.write("sample", step=300, prompt="p", seed=seed, path=path, weights="trained")
+    assert read_run(run_dir).samples == []
+
+
+def test_a_run_that_never_sampled_is_published_without_images(run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "events.jsonl").unlink()
+    assert list(staged(run_dir, tmp_path / "staging")) == ["README.md", "adapter/pytorch_lora_weights.safetensors"]
+
+
+def test_images_lose_their_text_chunks(run_dir: Path, tmp_path: Path) -> None:
+    assert PHOTOS.encode() in (run_dir / "validation" / "step-000200" / "1.png").read_bytes()
+    assert PHOTOS.encode() not in staged(run_dir, tmp_path / "staging")["images/0.png"]
+
+
+def test_adapter_keeps_its_tensors_and_alpha_and_loses_paths(tmp_path: Path) -> None:
+    source = write_adapter(tmp_path / "source.safetensors", alpha=8)
+    target = tmp_path / "target.safetensors"
+    copy_adapter(source, target)
+    with safe_open(source, framework="numpy") as before, safe_open(target, framework="numpy") as after:
+        assert list(after.keys()) == list(before.keys())
+        for key in before.keys():  # noqa: SIM118: a safetensors file is no dict
+            assert (after.get_tensor(key) == before.get_tensor(key)).all()
+        assert after.metadata().keys() == {"format", "lora_adapter_metadata"}
+        assert json.loads(after.metadata()["lora_adapter_metadata"]) == {"unet.lora_alpha": 8, "unet.r": 16}
+    assert PHOTOS.encode() not in target.read_bytes()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5, 100, 1_000_000])
+def test_a_cut_off_adapter_is_refused(run_dir: Path, tmp_path: Path, num_bytes: int) -> None:
+    adapter = run_dir / "adapter" / "pytorch_lora_weights.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:num_bytes])
+    with pytest.raises(ValueError, match="cut off or not a safetensors file"):
+        stage(read_run(run_dir), "alice/rex", tmp_path / "staging")
+
+
+def test_a_broken_image_is_refused_by_name(run_dir: Path, tmp_path: Path) -> None:
+    image = run_dir / "validation" / "step-000200" / "2.png"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"step-000200/2\.png cannot be read"):
+        stage(read_run(run_dir), "alice/rex", tmp_path / "staging")
+
+
+def test_a_run_without_adapter_is_refused(run_dir: Path) -> None:
+    (run_dir / "adapter" / "pytorch_lora_weights.safetensors").unlink()
+    with pytest.raises(ValueError, match="The run rex-1 has no adapter yet"):
+        read_run(run_dir)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a run"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/models/sdxl", "../models/sdxl", "./sdxl", "~/sdxl", "C:\\models\\sdxl", "a/b/c", "models/x.safetensors"]
+)
+def test_a_path_is_never_shown_as_base_model(tmp_path: Path, name: str) -> None:
+    base = describe_base_model(name, tmp_path)
+    assert base.hub_id is None
+    assert base.name == "a model from a local folder"
+
+
+def test_base_model_names(tmp_path: Path) -> None:
+    assert describe_base_model("runwayml/stable-diffusion-v1-5", tmp_path).hub_id == "runwayml/stable-diffusion-v1-5"
+    (tmp_path / "models" / "sdxl").mkdir(parents=True)
+    assert describe_base_model("models/sdxl", tmp_path).hub_id is None
+    mini = Path(dreamspace.__file__).parent / "mini" / "weights"
+    assert describe_base_model("mini", tmp_path) == describe_base_model(str(mini), tmp_path)
+    assert "mini model" in describe_base_model("mini", tmp_path).name
