@@ -3,6 +3,7 @@
 This is the process edge: the only place that catches everything, and turns it into a `failed` event.
 """
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -35,6 +36,7 @@ _OUT_OF_MEMORY_HINT = (
     "Lower train_batch_size or resolution, turn gradient_checkpointing on, choose a lower precision, "
     "or close what else uses the memory."
 )
+_DISK_FULL_HINT = "Free some space on this disk, then start it again: what it had saved is kept."
 
 
 def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS) -> int:
@@ -78,6 +80,8 @@ def _report(error: Exception, events: EventWriter) -> int:
         name = "ValueError"  # For subclasses too, such as pydantic's: it says that the user can mend it.
     elif _is_out_of_memory(error):
         name, hint = "OutOfMemoryError", _OUT_OF_MEMORY_HINT
+    elif os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+        name, hint = "DiskFullError", _DISK_FULL_HINT
     message = str(error) or type(error).__name__
     can_be_mended = name in MENDABLE_ERRORS
     if can_be_mended:

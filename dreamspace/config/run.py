@@ -62,7 +62,9 @@ class RunConfig(BaseModel):
         0, ge=0, description="Steps in which the learning rate rises from zero; 'constant' has no such rise."
     )
     train_batch_size: int = Field(
-        2, ge=1, description="Images in each forward pass, per device: subject photos and class images together."
+        2,
+        ge=1,
+        description="Images in each forward pass, per device: subject photos and class images together.",
     )
     gradient_accumulation_steps: int = Field(
         1, ge=1, description="Forward passes whose gradients are added up to make one step."

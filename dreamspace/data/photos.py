@@ -25,9 +25,17 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, TIFF or HEIC"
 # What Pillow's and libheif's decoders raise on damaged files; OSError covers truncated ones.
 _DECODE_ERRORS = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -35,9 +35,13 @@ def consume_control(job_dir: Path, name: ControlName) -> bool:
 
 
 def stop_requested(job_dir: Path) -> bool:
-    """Whether the job was asked to stop, consumed or not."""
-    folder = Path(job_dir) / "control"
-    return (folder / "stop").exists() or (folder / "stopping").exists()
+    """Whether a request to stop waits to be consumed. For the worker, inside long steps."""
+    return (Path(job_dir) / "control" / "stop").exists()
+
+
+def is_stopping(job_dir: Path) -> bool:
+    """Whether the job was asked to stop, consumed or not. For the supervisor and the app."""
+    return stop_requested(job_dir) or (Path(job_dir) / "control" / "stopping").exists()
 
 
 def clear_control(job_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """The event log of a job: one JSON object a line, appended by one process, read by anyone."""
 
+import errno
 import json
 import math
 import os
@@ -34,7 +35,7 @@ EVENT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 FINAL_KINDS = frozenset({"failed", "stopped", "done"})
 # Values of a `failed` event's `error` that the user can do something about: exit status 2.
-MENDABLE_ERRORS = frozenset({"ValueError", "OutOfMemoryError"})
+MENDABLE_ERRORS = frozenset({"ValueError", "OutOfMemoryError", "DiskFullError"})
 
 _TAIL_BYTES = 65_536
 
@@ -158,7 +159,7 @@ def _append_line(file: int, line: str) -> None:
     try:
         num_written = os.write(file, encoded)
         if num_written != len(encoded):
-            raise OSError(f"Only {num_written} of {len(encoded)} bytes were written. Is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), EVENTS_FILE)
     except OSError:
         os.ftruncate(file, size)
         raise

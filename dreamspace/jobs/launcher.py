@@ -55,7 +55,8 @@ def submit(
         supervisor_module: run with the job folder as its only argument.
 
     Raises:
-        ValueError: if the job is still waiting or running, or the arguments hold a token.
+        ValueError: if the job is still waiting or running, the arguments hold a token, or the job folder or
+            the machine's lock cannot be used.
     """
     job_dir = Path(job_dir).resolve()
     secrets = dict(secrets or {})
@@ -65,7 +66,6 @@ def submit(
             f"The settings of {job_dir.name} hold an access token, and settings are written to disk. "
             "Take it out, and give the token where Dreamspace asks for it."
         )
-    job_dir.mkdir(parents=True, exist_ok=True)
     with _submission(job_dir):
         _refuse_live(job_dir)
         now = round(time.time(), 3)
@@ -107,10 +107,16 @@ def follow(job_dir: Path, from_offset: int = 0) -> Iterator[Event]:
 
 @contextmanager
 def _submission(job_dir: Path) -> Iterator[None]:
-    """One submission of a job at a time: two quick clicks must not start it twice."""
-    with open(job_dir / ".submission.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """One submission of a job at a time, in a folder that can be written: two clicks start it once."""
+    try:
+        job_dir.mkdir(parents=True, exist_ok=True)
+        with open(job_dir / ".submission.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ValueError(
+            f"The folder {job_dir} cannot be written: {error.strerror}. Choose another, or free some space."
+        ) from error
 
 
 def _refuse_live(job_dir: Path) -> None:
@@ -141,6 +147,8 @@ def _start_supervisor(job_dir: Path, module: str, environment: dict[str, str]) -
     threading.Thread(target=supervisor.wait, daemon=True).start()
     give_up_at = time.monotonic() + START_SECONDS
     while ProcessRecord.read(job_dir) is None:
+        if supervisor.returncode == 2:
+            raise ValueError(log_tail(job_dir).rstrip().rpartition("\n")[2])
         if supervisor.returncode is not None or time.monotonic() > give_up_at:
             raise RuntimeError(f"The supervisor of {job_dir.name} did not start:\n{log_tail(job_dir)}")
         time.sleep(0.02)

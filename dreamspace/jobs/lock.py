@@ -19,11 +19,17 @@ def lock_folder() -> Path:
     """The folder of the machine's lock and queue: `DREAMSPACE_LOCK_DIR`, else the user's in the temp folder.
 
     Raises:
-        ValueError: if it belongs to someone else.
+        ValueError: if it cannot be made, or belongs to someone else.
     """
     chosen = os.environ.get(LOCK_DIR_VARIABLE)
     folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"dreamspace-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"The lock folder {folder} cannot be made: {error.strerror}. "
+            f"Set {LOCK_DIR_VARIABLE} to a folder that you may write to."
+        ) from None
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ValueError(
             f"The lock folder {folder} belongs to someone else. "

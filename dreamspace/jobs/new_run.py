@@ -6,6 +6,7 @@ from dreamspace.config import Preset, RunConfig, apply_settings, save_datasets, 
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.data.photos import list_photos
+from dreamspace.jobs.workspace import Workspace
 
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
@@ -67,3 +68,13 @@ def write_run(
     save_datasets(datasets, run_dir / "multidatabackend.json")
     config.save(run_dir / "config.json")
     return config
+
+
+def prior_folder(workspace: Workspace, model: str, class_word: str) -> Path:
+    """Where class images of a model and class are kept, for all runs that can share them."""
+    parts = [Path(model).name, class_word]
+    folder = workspace.priors.joinpath(
+        *("".join(c if c.isalnum() or c in "-_" else "-" for c in part) for part in parts)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from dreamspace.jobs.control import request, stop_requested
+from dreamspace.jobs.control import is_stopping, request
 from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, EventWriter, read_last_events
 from dreamspace.jobs.job import Ended, Job, ProcessRecord, is_live
 from dreamspace.jobs.lock import WORKERS_LOCK_VARIABLE, GpuLock
@@ -34,9 +35,7 @@ _POLL_SECONDS = 0.2
 _CHUNK_BYTES = 65_536
 
 
-def supervise(
-    job_dir: Path, worker_module: str = "dreamspace.worker", kill_grace_seconds: float = 10.0
-) -> Ended:
+def supervise(job_dir: Path, worker_module: str, kill_grace_seconds: float) -> Ended:
     """Run the job of `job_dir` from its place in the queue to its end.
 
     Args:
@@ -57,8 +56,8 @@ def supervise(
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: request(job_dir, "stop"))
     record = ProcessRecord(supervisor=ProcessIdentity.of(os.getpid()))
-    record.write(job_dir)
     with GpuLock(job_dir) if job.needs_gpu else nullcontext() as lock:
+        record.write(job_dir)  # From here on the launcher counts the job as started.
         if lock is not None and not _wait_for_turn(job_dir, lock, record):
             ended = Ended(exit_status=None, signal=None, time=time.time(), reason="stopped")
             _write_stopped_event(job_dir, job)
@@ -100,19 +99,13 @@ class _WorkerRun:
         self._reason = "exited"
         self._terminate_at: float | None = None
         self._kill_at: float | None = None
-        secrets = handed_secrets(os.environ)
-        self._log = RedactedLog(job_dir / LOG_FILE, tuple(secrets.values()))
-        environment = child_environment(os.environ, secrets)
-        environment["PYTHONUNBUFFERED"] = "1"
-        environment[SUPERVISOR_VARIABLE] = json.dumps(asdict(record.supervisor))
-        if lock is not None:
-            environment[WORKERS_LOCK_VARIABLE] = str(lock.workers_path)
+        self._log = RedactedLog(job_dir / LOG_FILE, tuple(handed_secrets(os.environ).values()))
         self._worker = subprocess.Popen(
             worker_command(job_dir, job.num_processes, worker_module),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=_worker_environment(record, lock),
             # This process has one thread, which is what makes a preexec_fn safe.
             preexec_fn=lead_group_and_die_with_parent,
         )
@@ -131,7 +124,7 @@ class _WorkerRun:
             while self._pass_output_on(0.0):
                 pass
             self._log.close()
-        if self._terminate_at is not None and self._kill_at is not None:
+        if self._kill_at is not None:
             _write_stopped_event(self._job_dir, self._job)
         status = self._worker.returncode
         return Ended(
@@ -145,7 +138,8 @@ class _WorkerRun:
         """Whether there was output within the timeout."""
         stdout = self._worker.stdout
         if stdout.closed:
-            time.sleep(timeout_seconds)
+            with suppress(subprocess.TimeoutExpired):  # It has most likely just ended.
+                self._worker.wait(timeout_seconds)
             return False
         if not select.select([stdout], [], [], timeout_seconds)[0]:
             return False
@@ -160,7 +154,7 @@ class _WorkerRun:
         """Ask, then SIGTERM, then SIGKILL, each after its grace."""
         if self._terminate_at is None:
             deadline_seconds = self._job.deadline_seconds
-            if stop_requested(self._job_dir):
+            if is_stopping(self._job_dir):
                 self._reason = "stopped"
             elif deadline_seconds is not None and now - self._started >= deadline_seconds:
                 self._reason = "deadline"
@@ -176,24 +170,33 @@ class _WorkerRun:
             signal_descendants(signal.SIGKILL)
 
 
+def _worker_environment(record: ProcessRecord, lock: GpuLock | None) -> dict[str, str]:
+    environment = child_environment(os.environ, handed_secrets(os.environ))
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment[SUPERVISOR_VARIABLE] = json.dumps(asdict(record.supervisor))
+    if lock is not None:
+        environment[WORKERS_LOCK_VARIABLE] = str(lock.workers_path)
+    return environment
+
+
 def _wait_for_turn(job_dir: Path, lock: GpuLock, record: ProcessRecord) -> bool:
     """Wait in the queue, and say behind whom; False if the job was asked to stop before its turn."""
     events = None
     waits_for: tuple[str, ...] = ()
     try:
         while not lock.acquire():
-            if stop_requested(job_dir):
+            if is_stopping(job_dir):
                 return False
             if lock.waits_for != waits_for:
                 waits_for = lock.waits_for
-                replace(record, waits_for=waits_for).write(job_dir)
                 events = events or EventWriter(job_dir)
                 events.write("stage", name="queued", message=f"Waiting for {', then '.join(waits_for)}.")
+                replace(record, waits_for=waits_for).write(job_dir)
             time.sleep(_POLL_SECONDS)
     finally:
         if events is not None:
             events.close()
-    return not stop_requested(job_dir)
+    return not is_stopping(job_dir)
 
 
 def _write_stopped_event(job_dir: Path, job: Job) -> None:
@@ -207,13 +210,18 @@ def _write_stopped_event(job_dir: Path, job: Job) -> None:
     writer.close()
 
 
-def main() -> int:
-    """The process edge: exit status 2 and one line for what the caller can mend."""
-    if len(sys.argv) != 2:
+def main(
+    arguments: Sequence[str], worker_module: str = "dreamspace.worker", kill_grace_seconds: float = 10.0
+) -> int:
+    """Supervise the job of the folder named in `arguments`; returns the exit status.
+
+    2 and one line on standard error for what the user can mend; how the job itself ended is in `ended.json`.
+    """
+    if len(arguments) != 1:
         print("usage: python -m dreamspace.jobs.supervisor JOB_DIR", file=sys.stderr)
         return 2
     try:
-        supervise(Path(sys.argv[1]))
+        supervise(Path(arguments[0]), worker_module, kill_grace_seconds)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -221,4 +229,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dreamspace.jobs.control import stop_requested
+from dreamspace.jobs.control import is_stopping
 from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, MENDABLE_ERRORS, Event, read_last_events
 from dreamspace.jobs.job import JOB_FILE, START_SECONDS, Ended, Job, ProcessRecord
 from dreamspace.suggest import nearest
@@ -147,7 +147,7 @@ def job_status(job_dir: Path) -> JobStatus:
     if final is not None:
         return _final_status(final, seen, ended, job)
     if ended is None and alive:
-        if stop_requested(job_dir):
+        if is_stopping(job_dir):
             return JobStatus("stopping", **seen, message="Saving, then stopping.")
         if record.worker is None:
             waits_for = record.waits_for
@@ -232,3 +232,10 @@ def _existing_folder(parent: Path, folder_id: str, what: str) -> Path:
             f"There is no {what} '{folder_id}'.{nearest(folder_id, known)} Choose from the list."
         )
     return folder
+
+
+def cache_of(job_dir: Path) -> Path:
+    """The cache folder of the workspace that a job lies in, else of the default workspace."""
+    if job_dir.parent.name in ("runs", "jobs") and (job_dir.parent.parent / "cache").is_dir():
+        return job_dir.parent.parent / "cache"
+    return Workspace().cache

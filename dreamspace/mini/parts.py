@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .words import MAX_TOKENS, NUM_MERGES
+from dreamspace.mini.words import MAX_TOKENS, NUM_MERGES
 
 VOCABULARY_SIZE = 512 + NUM_MERGES + 2
 EMBED_WIDTH = 128
@@ -19,7 +19,12 @@ CLIP_CONFIG = {
         "hf_tokenizer_name": "mini",
     },
 }
-CLIP_PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
+CLIP_PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
 
 
 def new_vae():

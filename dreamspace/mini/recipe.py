@@ -1,5 +1,6 @@
 """The recipe of mini: pool, tokenizer, VAE, tiny VAE, CLIP, then text encoder and denoiser together."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from . import parts
-from .renders import HELD_OUT_SEED, draw, held_out_sceneries, training_sceneries
-from .scenes import SCENES
-from .stages import Stage
-from .words import vary_caption
-from .world import CLASSES, COLOURS, PATTERNS, Scenery
+from dreamspace.mini import parts
+from dreamspace.mini.renders import HELD_OUT_SEED, draw, held_out_sceneries, training_sceneries
+from dreamspace.mini.scenes import SCENES
+from dreamspace.mini.stages import Stage
+from dreamspace.mini.words import vary_caption
+from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
 
 
 @dataclass
@@ -99,18 +100,24 @@ def tiny_vae_stage(recipe: Recipe, vae: nn.Module, num_steps: int, batch_size: i
             latents = vae.encode(pixels).latent_dist.mode() * scale
         tiny = modules["tiny_vae"]
         encoded = tiny.encode(pixels).latents
-        return reconstruction_loss(tiny.decode(latents).sample, pixels) + 0.1 * F.mse_loss(encoded.float(), latents)
+        return reconstruction_loss(tiny.decode(latents).sample, pixels) + 0.1 * F.mse_loss(
+            encoded.float(), latents
+        )
 
     def picture(modules: dict[str, nn.Module], path: Path) -> None:
         with torch.no_grad():
             decoded = modules["tiny_vae"].decode(vae.encode(held_out).latent_dist.mode() * scale).sample
         save_grid([to_pictures(held_out), to_pictures(decoded)], path)
 
-    return Stage("tiny_vae", {"tiny_vae": parts.new_tiny_vae()}, num_steps, 2e-3, loss, picture, ema_decay=0.995)
+    return Stage(
+        "tiny_vae", {"tiny_vae": parts.new_tiny_vae()}, num_steps, 2e-3, loss, picture, ema_decay=0.995
+    )
 
 
 def _tokens(tokenizer, captions: list[str]) -> Tensor:
-    encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=parts.MAX_TOKENS, return_tensors="pt")
+    encoded = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=parts.MAX_TOKENS, return_tensors="pt"
+    )
     return encoded.input_ids
 
 
@@ -136,14 +143,18 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
         indices = rng.integers(len(recipe.pool), size=batch_size)
         sceneries = [recipe.sceneries[index] for index in indices]
         captions = [vary_caption(scenery, rng) for scenery in sceneries]
-        matches = torch.tensor([[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries])
+        matches = torch.tensor(
+            [[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries]
+        )
         matches = matches.to(recipe.device)
         clip = modules["clip"]
         image = clip.encode_image(shifted(recipe.pixels(indices, rng), rng), normalize=True)
         text = clip.encode_text(_tokens(tokenizer, captions).to(recipe.device), normalize=True)
         logits = clip.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
-        by_image, by_text = (F.cross_entropy(logits, matches / matches.sum(1, keepdim=True)),
-                             F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True)))  # fmt: skip
+        by_image, by_text = (
+            F.cross_entropy(logits, matches / matches.sum(1, keepdim=True)),
+            F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True)),
+        )
         return (by_image + by_text) / 2
 
     return Stage("clip", {"clip": parts.new_clip()}, num_steps, 1e-3, loss, lambda modules, path: None)
@@ -152,7 +163,8 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
 @torch.no_grad()
 def cache_latents(recipe: Recipe, vae: nn.Module, batch_size: int = 32) -> Tensor:
     """The pool's scaled latents, as drawn and mirrored: (2, N, 4, 16, 16) fp16, kept on disk."""
-    path = recipe.work / "latents.npy"
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in vae.state_dict().values())
+    path = recipe.work / f"latents-{hashlib.sha256(weights).hexdigest()[:12]}.npy"
     if path.exists():
         return torch.from_numpy(np.load(path))
     encoded = []
@@ -167,9 +179,13 @@ def cache_latents(recipe: Recipe, vae: nn.Module, batch_size: int = 32) -> Tenso
 
 
 def denoiser_stage(
-    recipe: Recipe, tokenizer, vae: nn.Module, num_steps: int, sample: Callable[[dict[str, nn.Module], list[str]], np.ndarray],
+    recipe: Recipe,
+    tokenizer,
+    vae: nn.Module,
+    num_steps: int,
+    sample: Callable[[dict[str, nn.Module], list[str]], np.ndarray],
     batch_size: int = 32,
-) -> Stage:  # fmt: skip
+) -> Stage:
     """UNet and text encoder together: epsilon prediction with Min-SNR weights (arXiv:2303.09556, gamma 5)."""
     from diffusers import DDPMScheduler
 
@@ -181,11 +197,17 @@ def denoiser_stage(
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("denoiser", step)
         indices = rng.integers(len(recipe.pool), size=batch_size)
-        captions = [vary_caption(recipe.sceneries[index], rng) if rng.random() > 0.1 else "" for index in indices]
+        captions = [
+            vary_caption(recipe.sceneries[index], rng) if rng.random() > 0.1 else "" for index in indices
+        ]
         clean = latents[rng.integers(2, size=batch_size), indices].float().to(recipe.device)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(recipe.device)
         # One timestep from each of B equal slices: the batch always covers the whole range.
-        timesteps = torch.from_numpy((np.arange(batch_size) + rng.random(batch_size)) / batch_size * 1000).long().to(recipe.device)
+        timesteps = (
+            torch.from_numpy((np.arange(batch_size) + rng.random(batch_size)) / batch_size * 1000)
+            .long()
+            .to(recipe.device)
+        )
         embeds = modules["text_encoder"](_tokens(tokenizer, captions).to(recipe.device)).last_hidden_state
         prediction = modules["unet"](scheduler.add_noise(clean, noise, timesteps), timesteps, embeds).sample
         snr = alphas[timesteps] / (1 - alphas[timesteps])

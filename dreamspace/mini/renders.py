@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replace_file, write_json
-from .world import Scenery, all_sceneries, is_held_out, render
+from dreamspace.files import replace_file
+from dreamspace.mini.world import CLASSES, Scenery, all_sceneries, is_held_out, render
 
 HELD_OUT_SEED = 1_000_000_000
 
@@ -17,7 +17,10 @@ HELD_OUT_SEED = 1_000_000_000
 def training_sceneries(count: int) -> list[Scenery]:
     """`count` combinations of the training world, each as often as the others, in a fixed shuffled order."""
     sceneries = [scenery for scenery in all_sceneries() if not is_held_out(scenery)]
-    rounds = [np.random.default_rng(index).permutation(len(sceneries)) for index in range(-(-count // len(sceneries)))]
+    rounds = [
+        np.random.default_rng(index).permutation(len(sceneries))
+        for index in range(-(-count // len(sceneries)))
+    ]
     return [sceneries[place] for place in np.concatenate(rounds)[:count]]
 
 
@@ -44,10 +47,10 @@ def draw(sceneries: Sequence[Scenery], first_seed: int, num_workers: int = 1) ->
 def training_pool(folder: Path, count: int, num_workers: int) -> np.ndarray:
     """The pool of `count` training pictures as a memory map (N, 128, 128, 3) uint8; drawn where it is missing.
 
-    It is drawn again when the drawing code has changed since.
+    It is drawn again when the world has changed since, as a few pictures of it tell.
     """
-    sources = [Path(__file__).with_name(name) for name in ("shapes.py", "scenes.py", "world.py")]
-    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    pictures = draw(training_sceneries(len(CLASSES) * 4), HELD_OUT_SEED)
+    version = hashlib.sha256(pictures.tobytes()).hexdigest()[:12]
     path = folder / f"renders-{version}-{count}.npy"
     if not path.exists():
         sceneries = training_sceneries(count)
@@ -57,5 +60,4 @@ def training_pool(folder: Path, count: int, num_workers: int) -> np.ndarray:
                 pool[start : start + 1000] = draw(sceneries[start : start + 1000], start, num_workers)
                 print(f"rendered {min(start + 1000, count)} of {count}", file=sys.stderr, flush=True)
             pool.flush()
-        write_json(folder / "renders.json", {"count": count, "version": version})
     return np.load(path, mmap_mode="r")

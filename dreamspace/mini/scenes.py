@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .shapes import RGB
+from dreamspace.mini.shapes import RGB
 
 
 @dataclass
@@ -31,9 +31,13 @@ class Canvas:
         self.image.paste(band, (0, first))
 
     def polygon(self, points: list[tuple[float, float]], fill: RGB) -> None:
-        ImageDraw.Draw(self.image).polygon([(x * self.size_px, y * self.size_px) for x, y in points], fill=fill)
+        ImageDraw.Draw(self.image).polygon(
+            [(x * self.size_px, y * self.size_px) for x, y in points], fill=fill
+        )
 
-    def disc(self, x: float, y: float, rx: float, ry: float, fill: RGB, opacity: float = 1.0, blur: float = 0.0) -> None:
+    def disc(
+        self, x: float, y: float, rx: float, ry: float, fill: RGB, opacity: float = 1.0, blur: float = 0.0
+    ) -> None:
         """A filled ellipse; `blur` is the standard deviation of its soft edge in units of the picture."""
         self.soft_shape(
             lambda draw, s: draw.ellipse([(x - rx) * s, (y - ry) * s, (x + rx) * s, (y + ry) * s], fill=255),
@@ -90,7 +94,9 @@ def snow(canvas: Canvas) -> None:
         foot = canvas.horizon + 0.03
         for level in range(2):
             top, half = foot - height * (1 - 0.35 * level), height * (0.2 + 0.09 * level)
-            canvas.polygon([(x, top), (x - half, top + height * 0.65), (x + half, top + height * 0.65)], (126, 158, 160))
+            canvas.polygon(
+                [(x, top), (x - half, top + height * 0.65), (x + half, top + height * 0.65)], (126, 158, 160)
+            )
     canvas.hill(canvas.horizon, 0.025, (230, 236, 246))
     canvas.hill(canvas.horizon + 0.12, 0.02, (244, 247, 252))
 
@@ -123,7 +129,15 @@ def underwater(canvas: Canvas) -> None:
     canvas.hill(canvas.horizon + 0.08, 0.03, (36, 104, 138))
     for _ in range(4):
         radius = canvas.rng.uniform(0.012, 0.022)
-        canvas.disc(canvas.rng.uniform(0, 1), canvas.rng.uniform(0.05, 0.7), radius, radius, (176, 232, 240), 0.7, 0.003)
+        canvas.disc(
+            canvas.rng.uniform(0, 1),
+            canvas.rng.uniform(0.05, 0.7),
+            radius,
+            radius,
+            (176, 232, 240),
+            0.7,
+            0.003,
+        )
 
 
 def night(canvas: Canvas) -> None:

@@ -12,10 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..files import read_json, write_json
-from ..training.checkpoints import load_modules, load_optimizer, replace_folder, save_modules, save_optimizer
+from dreamspace.files import read_json, write_json
+from dreamspace.training.checkpoints import (
+    load_modules,
+    load_optimizer,
+    replace_folder,
+    save_modules,
+    save_optimizer,
+)
 
 SAVE_EVERY_SECONDS = 60
+PICTURE_EVERY_SECONDS = 600
 
 
 @dataclass
@@ -39,7 +46,9 @@ class Stage:
 def _learning_rate(step: int, stage: Stage) -> float:
     """Linear warm-up over 200 steps, then a cosine down to a fiftieth."""
     warmup = min(1.0, (step + 1) / 200)
-    return stage.learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.num_steps)))
+    return (
+        stage.learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.num_steps)))
+    )
 
 
 def _save(folder: Path, stage: Stage, averaged: dict, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -59,9 +68,18 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
     folder = work / stage.name
     for module in stage.modules.values():
         module.to(device).train()
-    averaged = {name: copy.deepcopy(module).requires_grad_(False).eval() for name, module in stage.modules.items()}
-    parameters = [parameter for module in stage.modules.values() for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.99))
+    averaged = {
+        name: copy.deepcopy(module).requires_grad_(False).eval() for name, module in stage.modules.items()
+    }
+    parameters = [
+        parameter
+        for module in stage.modules.values()
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.99)
+    )
     start = 0
     if (folder / "state.json").exists():
         start = read_json(folder / "state.json")["step"]
@@ -72,7 +90,7 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
     stopping = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.append(True))
-    saved = shown = time.monotonic()
+    saved = shown = pictured = time.monotonic()
     shown_step, recent = start, []
     for step in range(start, stage.num_steps):
         optimizer.param_groups[0]["lr"] = _learning_rate(step, stage)
@@ -84,7 +102,9 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
         optimizer.zero_grad()
         decay = min(stage.ema_decay, (1 + step) / (10 + step))
         for name, module in stage.modules.items():
-            for mean, value in zip(averaged[name].state_dict().values(), module.state_dict().values(), strict=True):
+            for mean, value in zip(
+                averaged[name].state_dict().values(), module.state_dict().values(), strict=True
+            ):
                 mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
         recent.append(loss.detach())
 
@@ -93,12 +113,18 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
             rate = (step + 1 - shown_step) / (now - shown)
             mean = torch.stack(recent).mean().item()
             left = (stage.num_steps - step - 1) / rate / 60
-            print(f"{stage.name}: step {step + 1} of {stage.num_steps}, loss {mean:.4f}, {rate:.2f} steps/s, {left:.0f} min left", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{stage.name}: step {step + 1} of {stage.num_steps}, loss {mean:.4f}, {rate:.2f} steps/s, {left:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
             shown, shown_step, recent = now, step + 1, []
         if now - saved > SAVE_EVERY_SECONDS or last or stopping:
             _save(folder, stage, averaged, optimizer, step + 1)
-            stage.picture(averaged, work / f"{stage.name}.png")
             saved = time.monotonic()
+        if now - pictured > PICTURE_EVERY_SECONDS or last:
+            stage.picture(averaged, work / f"{stage.name}.png")
+            pictured = time.monotonic()
         if stopping:
             raise SystemExit(f"{stage.name} is saved at step {step + 1}. Run the same command to go on.")
     return averaged

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import replace_file
-from .shapes import DARK, GOLD, METAL, Part, box, ellipse, sharp, soft
-from .world import Look, render_look
+from dreamspace.files import replace_file
+from dreamspace.mini.shapes import DARK, GOLD, METAL, Part, box, ellipse, sharp, soft
+from dreamspace.mini.world import Look, render_look
 
 
 @dataclass(frozen=True)

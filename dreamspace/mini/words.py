@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replace_file
-from .scenes import SCENES
-from .world import FILLERS, PATTERNS, Scenery, all_sceneries
+from dreamspace.files import replace_file
+from dreamspace.mini.scenes import SCENES
+from dreamspace.mini.world import FILLERS, PATTERNS, Scenery, all_sceneries
 
 NUM_MERGES = 3000
 MAX_TOKENS = 32
@@ -43,7 +43,9 @@ def common_english(count: int = 8000) -> list[str]:
     """
     import open_clip
 
-    merges = gzip.open(Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8")
+    merges = gzip.open(
+        Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8"
+    )
     with merges:
         joined = ["".join(line.split()) for line in merges.read().split("\n")[1 : count + 1]]
     words = [piece.removesuffix("</w>") for piece in joined if piece.endswith("</w>")]
@@ -74,11 +76,18 @@ def build_tokenizer(folder: Path) -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=512 + NUM_MERGES, initial_alphabet=bytes_in_order, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=512 + NUM_MERGES,
+        initial_alphabet=bytes_in_order,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]][:NUM_MERGES]
-    pieces = [*bytes_in_order, *(byte + "</w>" for byte in bytes_in_order), *("".join(pair) for pair in merges)]
+    pieces = [
+        *bytes_in_order,
+        *(byte + "</w>" for byte in bytes_in_order),
+        *("".join(pair) for pair in merges),
+    ]
     pieces = list(dict.fromkeys(pieces)) + ["<|startoftext|>", "<|endoftext|>"]
 
     folder.mkdir(parents=True, exist_ok=True)

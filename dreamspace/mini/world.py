@@ -12,8 +12,8 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .scenes import SCENES, paint_scene
-from .shapes import OUTLINES, RGB, Part
+from dreamspace.mini.scenes import SCENES, paint_scene
+from dreamspace.mini.shapes import OUTLINES, RGB, Part
 
 SUPERSAMPLING = 2
 
@@ -88,7 +88,9 @@ def is_held_out(scenery: Scenery) -> bool:
     return hashlib.sha256(scenery.caption().encode()).digest()[0] < 256 // 20
 
 
-def texture(look: Look, size: int, half_px: float, centre: tuple[float, float], turn: float, phase: float) -> Image.Image:
+def texture(
+    look: Look, size: int, half_px: float, centre: tuple[float, float], turn: float, phase: float
+) -> Image.Image:
     """The look's pattern over the whole picture, fixed to the thing and not to the picture.
 
     `plain`, `striped`, `spotted` and `checkered` belong to the training world; `patches`, `zigzag`,
@@ -127,7 +129,9 @@ def darker(image: Image.Image, factor: float) -> Image.Image:
     return image.point(lambda value: round(value * factor))
 
 
-def paint_thing(parts: list[Part], look: Look, pattern_image: Image.Image, transform) -> tuple[Image.Image, Image.Image]:
+def paint_thing(
+    parts: list[Part], look: Look, pattern_image: Image.Image, transform
+) -> tuple[Image.Image, Image.Image]:
     """Paint the parts of a thing; returns its flat colours (RGB) and its coverage (L), both supersampled."""
     size = pattern_image.size
     fills = {"main": pattern_image, "shade": darker(pattern_image, 0.74), "trim": look.second}
@@ -158,7 +162,9 @@ def shade_thing(colours: np.ndarray, coverage: np.ndarray, light: np.ndarray) ->
     return colours * (1.0 + np.clip(lit, -0.34, 0.2))[..., None]
 
 
-def render_look(class_word: str, look: Look, scene: str, seed: int, size_px: int = 128) -> tuple[Image.Image, Image.Image]:
+def render_look(
+    class_word: str, look: Look, scene: str, seed: int, size_px: int = 128
+) -> tuple[Image.Image, Image.Image]:
     """Draw a thing with the given look in a scene; returns the picture (RGB) and the thing's mask (L)."""
     rng = np.random.default_rng(seed)
     big = size_px * SUPERSAMPLING

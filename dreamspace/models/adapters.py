@@ -51,7 +51,9 @@ class Adapter:
         weights = load_file(folder / WEIGHTS_NAME)
         prefix = "unet."
         stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-        result = set_peft_model_state_dict(self.denoiser, convert_state_dict_to_peft(stripped), adapter_name="default")
+        result = set_peft_model_state_dict(
+            self.denoiser, convert_state_dict_to_peft(stripped), adapter_name="default"
+        )
         missing = [name for name in result.missing_keys if "lora_" in name]
         if missing or result.unexpected_keys:
             raise ValueError(
@@ -61,7 +63,9 @@ class Adapter:
 
     def norm(self) -> Tensor:
         """Euclidean norm over all trainable weights; 0-d."""
-        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.detach()) for p in self.parameters]))
+        return torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(p.detach()) for p in self.parameters])
+        )
 
 
 def add_lora(
@@ -75,7 +79,9 @@ def add_lora(
     """
     torch.manual_seed(seed)
     denoiser.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets)
+        LoraConfig(
+            r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets
+        )
     )
     for parameter in denoiser.parameters():
         if parameter.requires_grad:

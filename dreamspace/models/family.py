@@ -48,7 +48,9 @@ class Family(Protocol):
         """diffusers' training scheduler with the base model's own noise schedule."""
         ...
 
-    def predict(self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(
+        self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
         """The denoiser's output for (B, C, h, w) latents, (B,) timesteps and batched conditioning."""
         ...
 

@@ -40,7 +40,9 @@ class StableDiffusion1:
         return 2 ** (len(part_config(folder, "vae")["block_out_channels"]) - 1)
 
     def load_text_encoders(self, folder: Path, device: torch.device) -> TextEncoders:
-        encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32)
+        encoder = CLIPTextModel.from_pretrained(
+            folder, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
+        )
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         return TextEncoders(tokenizer, encoder.requires_grad_(False).eval().to(device))
 
@@ -48,13 +50,19 @@ class StableDiffusion1:
     def encode_prompts(self, text_encoders: TextEncoders, prompts: list[str]) -> list[Conditioning]:
         tokenizer = text_encoders.tokenizer
         tokens = tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+            prompts,
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
         )
         hidden = text_encoders.encoder(tokens.input_ids.to(text_encoders.encoder.device)).last_hidden_state
         return [{"prompt_embeds": row.clone()} for row in hidden.cpu()]
 
     def load_vae(self, folder: Path, device: torch.device) -> AutoencoderKL:
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True, torch_dtype=torch.float32)
+        vae = AutoencoderKL.from_pretrained(
+            folder, subfolder="vae", use_safetensors=True, torch_dtype=torch.float32
+        )
         return vae.requires_grad_(False).eval().to(device)
 
     @torch.no_grad()
@@ -62,20 +70,31 @@ class StableDiffusion1:
         return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
 
     def load_denoiser(self, folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True, torch_dtype=dtype)
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+        )
         return unet.requires_grad_(False).to(device)
 
     def noise_scheduler(self, folder: Path) -> DDPMScheduler:
         return DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
 
-    def predict(self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(
+        self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
         return denoiser(noisy_latents, timesteps, conditioning["prompt_embeds"], return_dict=False)[0]
 
     def pipeline(self, folder: Path, denoiser: nn.Module, vae: nn.Module) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, unet=denoiser, vae=vae, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
-            image_encoder=None, requires_safety_checker=False,
-        )  # fmt: skip
+            folder,
+            unet=denoiser,
+            vae=vae,
+            text_encoder=None,
+            tokenizer=None,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

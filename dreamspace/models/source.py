@@ -38,14 +38,23 @@ def model_folder(name: str) -> Path:
 
 def _downloaded(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=WEIGHT_PATTERNS))
     except GatedRepoError:
-        raise ValueError(f"The model {hub_id} is gated. Accept its terms on its page, then set HF_TOKEN.") from None
+        raise ValueError(
+            f"The model {hub_id} is gated. Accept its terms on its page, then set HF_TOKEN."
+        ) from None
     except RepositoryNotFoundError:
-        raise ValueError(f"The Hub has no model {hub_id}, or it is private. Check the id, or set HF_TOKEN.") from None
+        raise ValueError(
+            f"The Hub has no model {hub_id}, or it is private. Check the id, or set HF_TOKEN."
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"The model {hub_id} could not be downloaded ({type(error).__name__}). "

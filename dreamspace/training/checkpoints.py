@@ -17,7 +17,9 @@ SEPARATOR = "/"
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as one safetensors file, atomically; shared memory is copied apart first."""
     with replace_file(path) as temporary:
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file(
+            {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary
+        )
 
 
 def flatten_state(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:

@@ -1,4 +1,4 @@
-"""A run folder as training leaves it, a Hub, and publishing in a process of its own."""
+"""A run folder as training leaves it, a Hub, and publishing by the worker's own command."""
 
 import json
 import os
@@ -64,9 +64,24 @@ def run_dir(tmp_path: Path) -> Path:
         },
     )
     datasets = [
-        {"id": "prior", "instance_data_dir": "/priors", "is_regularisation_data": True, "instance_prompt": "a dog"},
-        {"id": "masks", "instance_data_dir": "/masks", "conditioning_type": "mask", "instance_prompt": "mask"},
-        {"id": "rex", "instance_data_dir": PHOTOS, "instance_prompt": "a photo of sks dog", "resolution": 1024},
+        {
+            "id": "prior",
+            "instance_data_dir": "/priors",
+            "is_regularisation_data": True,
+            "instance_prompt": "a dog",
+        },
+        {
+            "id": "masks",
+            "instance_data_dir": "/masks",
+            "conditioning_type": "mask",
+            "instance_prompt": "mask",
+        },
+        {
+            "id": "rex",
+            "instance_data_dir": PHOTOS,
+            "instance_prompt": "a photo of sks dog",
+            "resolution": 1024,
+        },
     ]
     write_json(run / "multidatabackend.json", datasets)
     write_adapter(run / "adapter" / "pytorch_lora_weights.safetensors")
@@ -86,7 +101,9 @@ def run_dir(tmp_path: Path) -> Path:
 def write_adapter(path: Path, alpha: int = 8) -> Path:
     """An adapter with metadata as PEFT leaves it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {"unet.to_q.lora_A.weight": np.random.default_rng(0).normal(size=(16, 20_000)).astype("float32")}
+    weights = {
+        "unet.to_q.lora_A.weight": np.random.default_rng(0).normal(size=(16, 20_000)).astype("float32")
+    }
     settings = {"unet.lora_alpha": alpha, "unet.r": 16, "unet.base_model_name_or_path": PHOTOS}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings), "ss_dataset_dirs": PHOTOS}
     save_file(weights, path, metadata=metadata)
@@ -104,7 +121,7 @@ def write_image(path: Path, shade: int) -> Path:
 
 @pytest.fixture
 def publish_run(tmp_path: Path, hub: FakeHub, run_dir: Path) -> Callable[..., Outcome]:
-    """Publish `run_dir` to `hub` in a process of its own: `publish_run(repo_id, private=..., HF_NAME=value)`."""
+    """Publish `run_dir` to `hub` by the worker's command: `publish_run(repo_id, private=..., HF_X=value)`."""
     jobs = iter(range(1000))
 
     def publish_run(repo_id: str = "alice/rex", private: bool = True, **environment: str) -> Outcome:
@@ -116,11 +133,11 @@ def publish_run(tmp_path: Path, hub: FakeHub, run_dir: Path) -> Callable[..., Ou
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_TELEMETRY": "1"}
         with (job_dir / "log.txt").open("w+") as log:
             process = subprocess.run(
-                [sys.executable, str(Path(__file__).with_name("publish_in_process.py")), str(job_dir)],
+                [sys.executable, "-m", "dreamspace.worker", str(job_dir)],
                 env=inherited | settings | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                timeout=60,
+                timeout=300,
                 check=False,
             )
         output = (job_dir / "log.txt").read_text()

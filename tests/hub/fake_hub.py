@@ -61,15 +61,6 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What a step answers instead of its work."""
-
-    status: int
-    message: str
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Reply:
     """An HTTP answer; `body` is JSON unless it is bytes."""
 
@@ -87,6 +78,11 @@ class FakeHub:
         token: the only token that is accepted.
         role: of the token: `write` or `read`.
         organizations: namespaces beside `user` that the token may write to.
+
+    Attributes:
+        repositories: what was created and committed.
+        requests: method and path of each request, in order.
+        answers: what a step of `STEPS` replies instead of doing its work.
     """
 
     def __init__(
@@ -102,7 +98,7 @@ class FakeHub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str]] = []
         self._blobs: dict[str, bytes] = {}
-        self._failures: dict[str, Failure] = {}
+        self.answers: dict[str, Reply] = {}
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -125,12 +121,11 @@ class FakeHub:
     def fail(self, step: str, status: int, message: str = "made to fail", **headers: str) -> None:
         """Let a step of `STEPS` answer `status` from now on, with a message and headers of the Hub's form."""
         assert step in STEPS, f"unknown step {step}"
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._failures[step] = Failure(status, message, {"X-Error-Message": message, **headers})
+        self.answers[step] = refusal(status, message, **headers)
 
     def heal(self) -> None:
-        """Take back every `fail`."""
-        self._failures.clear()
+        """Let every step do its work again."""
+        self.answers.clear()
 
     def num_requests(self, step: str) -> int:
         """How often a step was asked for."""
@@ -155,9 +150,8 @@ class FakeHub:
                 match = re.fullmatch(pattern, path)
                 if match is None or verb != ("GET" if method == "HEAD" else method):
                     continue
-                if step in self._failures:
-                    failure = self._failures[step]
-                    return Reply({"error": failure.message}, failure.status, failure.headers)
+                if step in self.answers:
+                    return self.answers[step]
                 if step not in ("validate", "put") and token != self.token:
                     return refusal(401, "Invalid username or password.")
                 repo_id = match.groupdict().get("repo")
@@ -187,15 +181,8 @@ class FakeHub:
     def _info(self, match: re.Match, body: bytes) -> Reply:
         repository = self.repositories[match["repo"]]
         siblings = [{"rfilename": path} for path in [".gitattributes", *sorted(repository.files)]]
-        return Reply(
-            {
-                "id": repository.id,
-                "private": repository.is_private,
-                "sha": repository.sha,
-                "tags": repository.tags,
-                "siblings": siblings,
-            }
-        )
+        state = {"private": repository.is_private, "sha": repository.sha, "tags": repository.tags}
+        return Reply({"id": repository.id, "siblings": siblings, **state})
 
     def _tree(self, match: re.Match, body: bytes) -> Reply:
         files = sorted(self.repositories[match["repo"]].files.items())
@@ -298,7 +285,7 @@ def git_hash(content: bytes) -> str:
 
 
 def refusal(status: int, message: str, **headers: str) -> Reply:
-    """An error of the Hub's form."""
+    """An error of the Hub's form; underscores in the names of headers stand for dashes."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply({"error": message}, status, {"X-Error-Message": message, **headers})
 

@@ -13,14 +13,19 @@ from tests.hub.fake_hub import front_matter
 
 SDXL = BaseModel("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-base-1.0")
 MINI = BaseModel("the mini model that Dreamspace brings along", None)
-SAMPLES = [CardSample("images/0.png", "a photo of sks dog"), CardSample("images/1.png", "sks dog in the snow")]
+SAMPLES = [
+    CardSample("images/0.png", "a photo of sks dog"),
+    CardSample("images/1.png", "sks dog in the snow"),
+]
 HOSTILE = (
     "sks: \"dog\"\n---\n# '{}' <script>alert(1)</script> <!-- | ``` *x* [a](javascript:b) &amp; ${{x}} "
-    "{{ y }} %TAG !!python/object:os.system \\\" - ? @bob \u202etxt.exe \x1b[31m\u2028end"
+    '{{ y }} %TAG !!python/object:os.system \\" - ? @bob \u202etxt.exe \x1b[31m\u2028end'
 )
 
 
-def card(base: BaseModel = SDXL, prompt: str | None = "a photo of sks dog", samples=SAMPLES, **settings: str) -> str:
+def card(
+    base: BaseModel = SDXL, prompt: str | None = "a photo of sks dog", samples=SAMPLES, **settings: str
+) -> str:
     return render_card("alice/rex", base, prompt, samples, settings or {"Steps": "200"})
 
 
@@ -106,13 +111,14 @@ def test_hostile_prompt_adds_no_html_heading_row_or_fence_to_the_body() -> None:
 
 
 def test_hostile_prompt_is_one_literal_in_the_snippet() -> None:
-    tree = ast.parse(snippet(card(prompt=HOSTILE)))
-    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    assert one_line(HOSTILE) in strings
-    assert ast.dump(tree, indent=1).count("Call(") == ast.dump(ast.parse(snippet(card()))).count("Call(")
+    hostile = list(ast.walk(ast.parse(snippet(card(prompt=HOSTILE)))))
+    assert one_line(HOSTILE) in [node.value for node in hostile if isinstance(node, ast.Constant)]
+    assert [type(node) for node in hostile] == [type(n) for n in ast.walk(ast.parse(snippet(card())))]
 
 
-@pytest.mark.parametrize("prompt", ["yes", "null", "12", "2024-01-01", "~", "- a", "a: b", "#x", "'", '"', "é 犬 🐕"])
+@pytest.mark.parametrize(
+    "prompt", ["yes", "null", "12", "2024-01-01", "~", "- a", "a: b", "#x", "'", '"', "é 犬 🐕"]
+)
 def test_prompts_that_yaml_could_take_for_something_else_stay_strings(prompt: str) -> None:
     assert front_matter(card(prompt=prompt))["instance_prompt"] == prompt
 
@@ -131,4 +137,5 @@ def test_card_is_valid_utf8_yaml_and_ends_with_a_line_feed() -> None:
     text = card(prompt=HOSTILE)
     assert text.encode("utf-8").decode() == text
     assert yaml.safe_load(text.split("---\n")[1])["library_name"] == "diffusers"
-    assert text.endswith("\n") and "\n\n\n" not in text
+    assert text.endswith("consent.\n")
+    assert "\n\n\n" not in text

@@ -12,7 +12,7 @@ import pytest
 
 from dreamspace.hub.push import check_repo_id, with_namespace
 from tests.hub.conftest import PHOTOS, ROOT, Outcome, write_image
-from tests.hub.fake_hub import FakeHub, front_matter
+from tests.hub.fake_hub import FakeHub, Reply, front_matter
 
 LFS = {"HF_HUB_DISABLE_XET": "1"}
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"
@@ -29,7 +29,10 @@ def test_publish_makes_a_private_repository_of_exactly_the_allowed_files(
     assert repository.is_private
     assert sorted(repository.files) == ["README.md", ADAPTER, "images/0.png", "images/1.png"]
     assert repository.commits == ["Publish from Dreamspace\n"]
-    assert front_matter(repository.files["README.md"].content.decode())["instance_prompt"] == "a photo of sks dog"
+    assert (
+        front_matter(repository.files["README.md"].content.decode())["instance_prompt"]
+        == "a photo of sks dog"
+    )
     assert hub.num_requests("xet" if mode == {} else "lfs") == 1
     assert repository.files[ADAPTER].size > 1_000_000
     if mode == LFS:
@@ -40,10 +43,15 @@ def test_publish_makes_a_private_repository_of_exactly_the_allowed_files(
 
 def test_events_tell_the_stages_and_the_address(hub: FakeHub, publish_run: Publish) -> None:
     events = publish_run().events
-    assert [event.get("name") or event["kind"] for event in events] == ["checking", "uploading", "done"]
-    assert events[1]["message"].startswith("Uploading 4 files, 1.3 MB, to alice/rex")
-    assert events[2]["path"] == f"{hub.endpoint}/alice/rex"
-    assert events[2]["step"] == 200
+    assert [event.get("name") or event["kind"] for event in events] == [
+        "loading",
+        "checking",
+        "uploading",
+        "done",
+    ]
+    assert events[2]["message"] == "Uploading 4 files, 1.3 MB, to alice/rex."
+    assert events[3]["path"] == f"{hub.endpoint}/alice/rex"
+    assert events[3]["step"] == 200
 
 
 @pytest.mark.parametrize("mode", [{}, LFS], ids=["xet", "lfs"])
@@ -156,11 +164,11 @@ def test_refusals_of_the_hub_are_sentences_without_the_token(
     echo = f"I saw {hub.token} and hf_anotherTokenLookAlike99 here"
     hub.fail(step, status, echo, Retry_After="78")
     outcome = publish_run()
-    assert outcome.exit_status == 1
+    assert outcome.exit_status == 2
     assert sentence in outcome.message
-    assert hub.token not in outcome.message + outcome.output
-    assert "hf_anotherTokenLookAlike99" not in outcome.message + outcome.output
-    assert outcome.events[-1]["kind"] == "failed"
+    everything = outcome.output + json.dumps(outcome.events)
+    assert hub.token not in everything
+    assert "hf_anotherTokenLookAlike99" not in everything
     assert not any(repository.commits for repository in hub.repositories.values())
 
 
@@ -232,6 +240,11 @@ def test_without_a_network_the_sentence_says_so(
     assert publish_run(**environment).message.startswith(sentence)
 
 
+def test_a_web_page_in_the_hubs_place_is_told_apart(hub: FakeHub, publish_run: Publish) -> None:
+    hub.answers["whoami"] = Reply(b"<html>Please log in to the hotel's network</html>")
+    assert "gave an answer that is not the Hub's" in publish_run().message
+
+
 def test_a_run_without_adapter_fails_before_any_request(
     hub: FakeHub, publish_run: Publish, run_dir: Path
 ) -> None:
@@ -244,17 +257,23 @@ def test_a_run_without_adapter_fails_before_any_request(
 def test_neither_token_nor_paths_are_left_anywhere(
     hub: FakeHub, publish_run: Publish, tmp_path: Path, run_dir: Path, mode: dict[str, str]
 ) -> None:
-    ended = [publish_run(HF_DEBUG="0", **mode)]
+    ended = [publish_run(**mode)]
     hub.fail("commit", 409, hub.token)
     write_image(run_dir / "validation" / "step-000200" / "1.png", 7)
     ended.append(publish_run(**mode))
-    assert [outcome.exit_status for outcome in ended] == [0, 1]
+    assert [outcome.exit_status for outcome in ended] == [0, 2]
     for outcome in ended:
-        assert sorted(path.name for path in outcome.job_dir.iterdir()) == ["events.jsonl", "job.json", "log.txt"]
+        assert sorted(path.name for path in outcome.job_dir.iterdir()) == [
+            "events.jsonl",
+            "job.json",
+            "log.txt",
+        ]
     for path in (p for p in tmp_path.rglob("*") if p.is_file()):
         assert hub.token.encode() not in path.read_bytes(), path
     repository = hub.repositories["alice/rex"]
-    recorded = "".join(repository.commits).encode() + b"".join(f.content or b"" for f in repository.files.values())
+    recorded = "".join(repository.commits).encode() + b"".join(
+        f.content or b"" for f in repository.files.values()
+    )
     stored = [p.read_bytes() for p in (tmp_path / "hub").rglob("*") if p.is_file()]
     for secret in (hub.token, PHOTOS, str(tmp_path)):
         assert secret.encode() not in recorded
@@ -291,6 +310,8 @@ def test_names_that_the_hub_takes_pass_unchanged() -> None:
 
 
 def test_publishing_loads_neither_torch_nor_gradio() -> None:
-    code = "import sys, json, dreamspace.hub.push; print(json.dumps([m for m in ('torch', 'gradio') if m in sys.modules]))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(result.stdout) == []
+    code = "import sys, dreamspace.hub.push; print([m for m in ('torch', 'gradio') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"

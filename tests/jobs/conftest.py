@@ -26,7 +26,7 @@ class Jobs:
         submit(job_dir, kind, arguments or {}, supervisor_module="fake_supervisor", **options)
         return job_dir
 
-    def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = 240.0) -> None:
         give_up_at = time.monotonic() + timeout_seconds
         while not condition():
             assert time.monotonic() < give_up_at, [

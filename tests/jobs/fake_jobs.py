@@ -1,5 +1,6 @@
 """Small kinds of jobs, run by `fake_worker` through the real worker edge."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -45,6 +46,10 @@ def break_down(job_dir: Path, arguments: dict[str, Any], events: EventWriter) ->
 
 def run_out_of_memory(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
     raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")
+
+
+def fill_the_disk(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.safetensors")
 
 
 def say_nothing(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamspace.jobs.control import consume_control, request, stop_requested
+from dreamspace.jobs.control import consume_control, is_stopping, request, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Ended, Job, ProcessRecord
 from dreamspace.jobs.process import ProcessIdentity
@@ -143,16 +143,16 @@ def test_the_status_of_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
     line = b'{"seq":0,"time":0.0,"kind":"loss","step":1,"loss":0.5,"learning_rate":0.0001}\n'
     (tmp_path / "events.jsonl").write_bytes(line * 400_000)
     EventWriter(tmp_path).write("done", step=400_000)
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert job_status(tmp_path).status == "done"
-    assert time.perf_counter() - begin < 0.1
+    assert time.process_time() - begin < 0.1
 
 
 def test_a_broken_or_foreign_job_file_names_the_file_and_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no file .*job\.json"):
         job_status(tmp_path)
     (tmp_path / "job.json").write_text('{"kind": "train", "argument": {}}')
-    with pytest.raises(ValueError, match="'argument'. Did you mean 'arguments'"):
+    with pytest.raises(ValueError, match=r"'argument'\. Did you mean 'arguments'"):
         job_status(tmp_path)
     (tmp_path / "job.json").write_text("[]")
     with pytest.raises(ValueError, match="needs an object"):
@@ -166,6 +166,8 @@ def test_requests_are_consumed_once_and_a_stop_stays_visible(tmp_path: Path) -> 
     assert consume_control(tmp_path, "save")
     assert not consume_control(tmp_path, "save")
     request(tmp_path, "stop")
+    assert stop_requested(tmp_path)
     assert consume_control(tmp_path, "stop")
     assert not consume_control(tmp_path, "stop")
-    assert stop_requested(tmp_path)
+    assert not stop_requested(tmp_path)
+    assert is_stopping(tmp_path)

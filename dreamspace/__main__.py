@@ -1,0 +1,5 @@
+import sys
+
+from dreamspace.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""From photos to training rows: reading, geometry, cache, and which row shows what."""

@@ -1,0 +1,56 @@
+"""Write mini as a stock model folder: fp16 safetensors in diffusers' layout."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dreamspace.files import write_json
+from dreamspace.mini.parts import CLIP_CONFIG, CLIP_PREPROCESS, load_tokenizer, noise_schedule
+
+
+def sampling_scheduler() -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ of second order, which draws well in 20 steps; training reads its noise schedule alone."""
+    return DPMSolverMultistepScheduler(**noise_schedule(), timestep_spacing="trailing", steps_offset=1)
+
+
+def latent_scale(latents: Tensor) -> float:
+    """The scaling factor that gives latents unit variance, as `AutoencoderKL` keeps it."""
+    return round(1 / latents.float().std().item(), 5)
+
+
+def export_pipeline(
+    vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer_folder: Path, out: Path
+) -> None:
+    """Write the `StableDiffusionPipeline`; the modules are turned to fp16 in place."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=load_tokenizer(tokenizer_folder),
+        unet=unet.half(),
+        scheduler=sampling_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(out, safe_serialization=True)
+
+
+def export_clip(clip: nn.Module, tokenizer_folder: Path, out: Path) -> None:
+    """Write an open_clip folder, which `open_clip.create_model_from_pretrained("local-dir:...")` loads."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().cpu().to(torch.float16).contiguous()
+        for name, tensor in clip.state_dict().items()
+    }
+    save_file(weights, out / "open_clip_model.safetensors")
+    write_json(out / "open_clip_config.json", {"model_cfg": CLIP_CONFIG, "preprocess_cfg": CLIP_PREPROCESS})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tokenizer_folder / name, out / name)
+
+
+def export_tiny_vae(tiny_vae: nn.Module, out: Path) -> None:
+    tiny_vae.half().save_pretrained(out, safe_serialization=True)

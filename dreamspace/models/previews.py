@@ -1,0 +1,49 @@
+"""Pictures of a sampling process while it runs, through a tiny decoder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+from torch import Tensor
+
+PreviewSink = Callable[[int, int, Image.Image], None]
+"""Called with the index of the image in its batch, the denoising step (from 1), and the picture."""
+
+
+def load_tiny_vae(folder: Path, device: torch.device) -> AutoencoderTiny | None:
+    """The model's own tiny decoder, in its subfolder `tiny_vae`; `None` if it has none."""
+    if not (folder / "tiny_vae").is_dir():
+        return None
+    tiny = AutoencoderTiny.from_pretrained(
+        folder, subfolder="tiny_vae", use_safetensors=True, torch_dtype=torch.float32
+    )
+    return tiny.requires_grad_(False).eval().to(device)
+
+
+def pictures_of(pixels: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1] to RGB pictures."""
+    scaled = pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(np.ascontiguousarray(row)) for row in scaled.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def preview_callback(
+    tiny_vae: AutoencoderTiny, every: int, num_inference_steps: int, sink: PreviewSink
+) -> Callable:
+    """A `callback_on_step_end` for diffusers' pipelines that decodes every `every`-th step and the last.
+
+    The steps of a solver of higher order are counted by the callback, so 20 steps and 5 give 5, 10, 15, 20.
+    """
+
+    def on_step_end(pipeline, step: int, timestep, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        inference_step = step + 1
+        if inference_step % every == 0 or inference_step == num_inference_steps:
+            with torch.no_grad():
+                pixels = tiny_vae.decode(tensors["latents"].to(tiny_vae.dtype)).sample
+            for index, picture in enumerate(pictures_of(pixels)):
+                sink(index, inference_step, picture)
+        return tensors
+
+    return on_step_end

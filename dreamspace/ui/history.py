@@ -1,0 +1,98 @@
+"""The events of a job, folded into what the page shows, read on from where the last look ended."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, Event, read_events
+
+_MAX_HISTORIES = 32
+
+
+@dataclass
+class History:
+    """What the events of a job say so far.
+
+    Attributes:
+        losses: the `loss` event of each step, in order; a resumed run's steps replace their earlier selves.
+        samples: `sample` events by (step, prompt); the newest of each.
+        previews: the newest `preview` event of each prompt index.
+        checkpoints: steps that have one, in order.
+        progress, stage, mixture, final: the last event of that kind (`final`: of this attempt), or None.
+        warnings: `warning` events, each message once.
+    """
+
+    losses: dict[int, Event] = field(default_factory=dict)
+    samples: dict[tuple[int, str], Event] = field(default_factory=dict)
+    previews: dict[int, Event] = field(default_factory=dict)
+    checkpoints: list[int] = field(default_factory=list)
+    progress: Event | None = None
+    stage: Event | None = None
+    mixture: Event | None = None
+    final: Event | None = None
+    warnings: list[Event] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
+        kind = event["kind"]
+        if kind in FINAL_KINDS:
+            self.final = event
+        elif kind == "stage":
+            self.stage, self.final = event, None
+        elif kind == "loss":
+            if self.losses and event["step"] <= next(reversed(self.losses)):
+                self.losses = {step: e for step, e in self.losses.items() if step < event["step"]}
+            self.losses[event["step"]] = event
+        elif kind == "progress":
+            self.progress = event
+        elif kind == "sample":
+            self.samples[event["step"], event["prompt"]] = event
+        elif kind == "preview":
+            self.previews[event["index"]] = event
+        elif kind == "checkpoint":
+            self.checkpoints = sorted({*self.checkpoints, event["step"]})
+        elif kind == "mixture":
+            self.mixture = event
+        elif kind == "warning" and event["message"] not in [w["message"] for w in self.warnings]:
+            self.warnings.append(event)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts that have a sample, in the order in which they were first drawn."""
+        return list(dict.fromkeys(prompt for _, prompt in self.samples))
+
+    @property
+    def sampled_steps(self) -> list[int]:
+        """The steps that have a sample, in order; 0 is the base model."""
+        return sorted({step for step, _ in self.samples})
+
+
+class Histories:
+    """The histories of the jobs that were looked at last; what is lost here is read again from disk."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Path, tuple[History, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, job_dir: Path) -> History:
+        """The job's history up to its last complete event; not to be changed."""
+        path = Path(job_dir) / EVENTS_FILE
+        with self._lock:
+            history, offset = self._entries.pop(path, (History(), 0))
+            if offset > _size(path):  # The folder was made anew under the same name.
+                history, offset = History(), 0
+            events, offset = read_events(path, offset)
+            for event in events:
+                history.add(event)
+            self._entries[path] = history, offset
+            while len(self._entries) > _MAX_HISTORIES:
+                self._entries.popitem(last=False)
+            return history
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

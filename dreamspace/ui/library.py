@@ -1,0 +1,263 @@
+"""What the workspace holds for the page: subjects with their photos, runs, and the jobs that belong to a run."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dreamspace.config import DatasetConfig, RunConfig, parse_dataset
+from dreamspace.data.photos import ImportReport, import_photos
+from dreamspace.files import read_json, write_json
+from dreamspace.jobs.events import EVENTS_FILE
+from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job
+from dreamspace.jobs.workspace import JobStatus, Workspace, job_status
+from dreamspace.mini.subjects import SUBJECTS, write_photos
+from dreamspace.ui.media import ADAPTER_FILE
+
+CONFIG_FILE = "config.json"
+DATASETS_FILE = "multidatabackend.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Photos of one subject, and the words that were chosen for it.
+
+    Attributes:
+        sample: the name of the sample subject that the photos come from, else None.
+    """
+
+    dir: Path
+    class_word: str = ""
+    token: str = "sks"
+    sample: str | None = None
+
+    @classmethod
+    def read(cls, subject_dir: Path) -> "Subject":
+        """The subject of a folder; one without `subject.json` has no words yet."""
+        path = subject_dir / "subject.json"
+        return cls(subject_dir, **read_json(path)) if path.exists() else cls(subject_dir)
+
+    def write(self) -> None:
+        """Write `subject.json`."""
+        values = {"class_word": self.class_word, "token": self.token, "sample": self.sample}
+        write_json(self.dir / "subject.json", values)
+
+    @property
+    def photos_dir(self) -> Path:
+        """The folder of the imported photos."""
+        return self.dir / "photos"
+
+    @property
+    def photos(self) -> list[Path]:
+        """The photos, oldest first."""
+        return sorted(
+            self.photos_dir.glob("[!.]*.png"), key=lambda path: (path.stat().st_mtime_ns, path.name)
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run as its files tell it."""
+
+    dir: Path
+    config: RunConfig
+    datasets: tuple[DatasetConfig, ...]
+    status: JobStatus
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Run":
+        """Raises ValueError if the folder holds no run."""
+        config, datasets = _run_settings(run_dir, *_stamp(run_dir, CONFIG_FILE, DATASETS_FILE))
+        return cls(run_dir, config, datasets, current_status(run_dir))
+
+    @property
+    def title(self) -> str:
+        """The words for the subject, such as "sks dog"."""
+        return " ".join(filter(None, (self.config.token, self.config.class_word))) or self.dir.name
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the final adapter was saved."""
+        return (self.dir / "adapter" / ADAPTER_FILE).is_file()
+
+    @property
+    def photos_dir(self) -> Path | None:
+        """The folder of the subject's photos; None if the run has no such dataset any more."""
+        return next((d.instance_data_dir for d in self.datasets if not d.is_regularisation_data), None)
+
+    def subject_dir(self, workspace: Workspace) -> Path | None:
+        """The subject in the workspace whose photos the run learns from; None if they lie elsewhere."""
+        photos_dir = self.photos_dir
+        if (
+            photos_dir is None
+            or photos_dir.name != "photos"
+            or photos_dir.parent.parent != workspace.subjects
+        ):
+            return None
+        return photos_dir.parent if photos_dir.is_dir() else None
+
+
+@lru_cache(maxsize=256)
+def _run_settings(run_dir: Path, *stamp: int) -> tuple[RunConfig, tuple[DatasetConfig, ...]]:
+    """The two settings files; `stamp` is their age, so that a changed file is read again."""
+    # Not `load_datasets`: a run whose photos were moved away is still worth looking at.
+    datasets = [parse_dataset(entry, source=DATASETS_FILE) for entry in read_json(run_dir / DATASETS_FILE)]
+    return RunConfig.load(run_dir / CONFIG_FILE), tuple(datasets)
+
+
+def current_status(job_dir: Path) -> JobStatus:
+    """How a job stands; that of an ended one is remembered until its files change."""
+    stamp = _stamp(job_dir, JOB_FILE, PROCESS_FILE, ENDED_FILE, EVENTS_FILE)
+    return _ended_status(job_dir, stamp) if (job_dir / ENDED_FILE).exists() else job_status(job_dir)
+
+
+@lru_cache(maxsize=256)
+def _ended_status(job_dir: Path, stamp: tuple[int, ...]) -> JobStatus:
+    return job_status(job_dir)
+
+
+def _stamp(folder: Path, *names: str) -> tuple[int, ...]:
+    """Size and time of files, by which a change shows; -1 for a file that is not there."""
+    values = []
+    for name in names:
+        try:
+            stat = (folder / name).stat()
+            values += [stat.st_mtime_ns, stat.st_size]
+        except FileNotFoundError:
+            values.append(-1)
+    return tuple(values)
+
+
+def list_all_runs(workspace: Workspace) -> list[Run]:
+    """All runs that can be read, the most recently started first."""
+    runs = []
+    for run_dir in workspace.list_runs():
+        # A run that is just being written, or was written by hand with a mistake, is no reason to show none.
+        if (run_dir / CONFIG_FILE).exists() and (run_dir / JOB_FILE).exists():
+            try:
+                runs.append(Run.read(run_dir))
+            except ValueError:
+                continue
+    return runs
+
+
+def list_drafts(workspace: Workspace, runs: Iterable[Run]) -> list[Subject]:
+    """Subjects with photos that no run has learned from yet."""
+    used = {run.subject_dir(workspace) for run in runs}
+    subjects = [Subject.read(folder) for folder in workspace.list_subjects() if folder not in used]
+    return [subject for subject in subjects if subject.photos]
+
+
+def add_photos(
+    workspace: Workspace, subject_dir: Path | None, paths: list[Path]
+) -> tuple[Path | None, ImportReport]:
+    """Import uploaded photos into a subject, a new one where there is none or a run depends on its photos.
+
+    Returns:
+        The subject's folder, None if it would be new and no photo was accepted; and what became of each file.
+    """
+    is_new = subject_dir is None
+    target = workspace.new_subject_dir("subject") if is_new else editable(workspace, subject_dir)
+    report = import_photos(paths, target / "photos")
+    if is_new and not report.accepted:
+        shutil.rmtree(target)
+        return None, report
+    return target, report
+
+
+def remove_photo(workspace: Workspace, subject_dir: Path, photo_id: str) -> Path:
+    """Remove one photo; returns the subject's folder, a new one where a run depends on the photos."""
+    target = editable(workspace, subject_dir)
+    chosen = [path for path in Subject.read(target).photos if path.stem == photo_id]
+    for path in chosen:
+        path.unlink()
+    return target
+
+
+def editable(workspace: Workspace, subject_dir: Path) -> Path:
+    """The subject itself, or a copy of it if a run learns from its photos: a run's data must not change."""
+    if all(run.subject_dir(workspace) != subject_dir for run in list_all_runs(workspace)):
+        return subject_dir
+    subject = Subject.read(subject_dir)
+    target = workspace.new_subject_dir(subject.class_word or "subject")
+    shutil.copytree(subject_dir, target, dirs_exist_ok=True)
+    return target
+
+
+def choose_sample(workspace: Workspace, name: str) -> Path:
+    """The folder of a sample subject with its six photos, made when it is chosen first.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in SUBJECTS:
+        raise ValueError(f"There is no sample subject '{name}'. Choose one of: {', '.join(SUBJECTS)}.")
+    for folder in workspace.list_subjects():
+        subject = Subject.read(folder)
+        if subject.sample == name and len(subject.photos) == 6:
+            return folder
+    target = workspace.new_subject_dir(name)
+    with TemporaryDirectory(dir=workspace.cache) as folder:
+        import_photos(write_photos(name, Path(folder)), target / "photos")
+    Subject(target, class_word=SUBJECTS[name].class_word, sample=name).write()
+    return target
+
+
+def jobs_of_run(workspace: Workspace, run_dir: Path, kind: str) -> list[Path]:
+    """The folders of the jobs of one kind that work on this run, the most recently started first."""
+    found = []
+    for job_dir in workspace.list_jobs():
+        if (job_dir / JOB_FILE).exists():
+            job = _job(job_dir, *_stamp(job_dir, JOB_FILE))
+            if job.kind == kind and job.arguments.get("run_dir") == str(run_dir):
+                found.append(job_dir)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _job(job_dir: Path, *stamp: int) -> Job:
+    return Job.read(job_dir)
+
+
+def delete_run(workspace: Workspace, run_id: str) -> None:
+    """Delete a run with its jobs, and with its photos if no other run learns from them.
+
+    Raises:
+        ValueError: for an unknown run, or one that is not over.
+    """
+    run_dir = workspace.run_dir(run_id)
+    jobs = [path for kind in ("generate", "publish") for path in jobs_of_run(workspace, run_dir, kind)]
+    for job_dir in (run_dir, *jobs):
+        if not current_status(job_dir).is_final:
+            raise ValueError(
+                f"The job {job_dir.name} of this run is still at work. Stop it first, then delete the run."
+            )
+    subject_dir = Run.read(run_dir).subject_dir(workspace)
+    for job_dir in (*jobs, run_dir):
+        _remove(job_dir)
+    if subject_dir is not None and all(
+        r.subject_dir(workspace) != subject_dir for r in list_all_runs(workspace)
+    ):
+        _remove(subject_dir)
+
+
+def delete_draft(workspace: Workspace, subject_id: str) -> None:
+    """Delete a subject that no run learns from.
+
+    Raises:
+        ValueError: for an unknown subject, or one that a run learns from.
+    """
+    subject_dir = workspace.subject_dir(subject_id)
+    if any(run.subject_dir(workspace) == subject_dir for run in list_all_runs(workspace)):
+        raise ValueError("A run learns from these photos. Delete the run, and they go with it.")
+    _remove(subject_dir)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder: first from the lists (names with a leading dot are no ids), then from the disk."""
+    doomed = folder.with_name(f".deleted-{folder.name}")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)

@@ -1,0 +1,172 @@
+"""Pictures and files of the workspace over HTTP: what is served, how it is found, and its address."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import FileResponse
+from PIL import Image
+
+from dreamspace.files import replace_file
+from dreamspace.jobs.events import Event
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.mini.scenes import SCENES
+from dreamspace.mini.subjects import SUBJECTS, draw_subject
+from dreamspace.mini.world import CLASSES, Scenery, render
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+THUMBNAIL_WIDTHS = (160, 320, 640)
+
+_PICTURE_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+_PICTURE_FOLDERS = {"runs": ("previews", "validation"), "jobs": ("images",), "subjects": ("photos",)}
+_HEADERS = {
+    "Cache-Control": "private, max-age=31536000, immutable",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+_ILLUSTRATION_PX = 256
+
+
+def picture_url(folder: Path, path: str | Path, version: int = 0, width_px: int | None = None) -> str:
+    """The address of a picture in a run, job or subject folder.
+
+    Args:
+        folder: the run's, job's or subject's folder in the workspace.
+        path: of the picture, relative to it.
+        version: the `seq` of the event that announced it: a picture that was drawn anew has a new address,
+            so that browsers may keep each one for ever.
+        width_px: one of `THUMBNAIL_WIDTHS` for a smaller copy.
+    """
+    assert width_px is None or width_px in THUMBNAIL_WIDTHS, width_px
+    query = f"?v={version}" + (f"&w={width_px}" if width_px else "")
+    return f"/media/{folder.parent.name}/{quote(folder.name)}/{quote(Path(path).as_posix())}{query}"
+
+
+def event_picture_url(folder: Path, event: Event, width_px: int | None = None) -> str:
+    """The address of the picture that a `preview` or `sample` event announces."""
+    return picture_url(folder, event["path"], event["seq"], width_px)
+
+
+def subject_url(name: str, scene: str = "meadow") -> str:
+    """The address of a picture of a sample subject in a scene of mini's world."""
+    return f"/media/samples/{quote(name)}/{quote(scene)}.webp"
+
+
+def class_url(class_word: str, seed: int = 1) -> str | None:
+    """The address of a picture of any thing of this class; None for a class outside of mini's world."""
+    return f"/media/classes/{quote(class_word)}/{seed}.webp" if class_word in CLASSES else None
+
+
+def adapter_url(run_dir: Path, step: int | None = None) -> str:
+    """The address of a run's adapter, or of its checkpoint at `step`."""
+    return f"/download/{quote(run_dir.name)}/" + ("adapter" if step is None else f"step-{step:06d}")
+
+
+def media_router(workspace: Workspace) -> APIRouter:
+    """The routes behind the addresses; whatever they will not serve does not exist for them (404)."""
+    router = APIRouter()
+    folder_of = {"runs": workspace.run_dir, "jobs": workspace.job_dir, "subjects": workspace.subject_dir}
+
+    @router.get("/media/samples/{name}/{scene}.webp")
+    def sample_subject(name: str, scene: str) -> Response:
+        if name not in SUBJECTS or scene not in SCENES:
+            raise HTTPException(404)
+        return _drawn(_draw_sample(name, scene))
+
+    @router.get("/media/classes/{class_word}/{seed}.webp")
+    def class_picture(class_word: str, seed: int) -> Response:
+        if class_word not in CLASSES or not 0 <= seed < 100:
+            raise HTTPException(404)
+        return _drawn(_draw_class(class_word, seed))
+
+    @router.get("/media/{kind}/{name}/{path:path}")
+    def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
+        if kind not in folder_of:
+            raise HTTPException(404)
+        file = _picture_in(_existing(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
+        if w is not None:
+            if w not in THUMBNAIL_WIDTHS:
+                raise HTTPException(404)
+            file = _thumbnail(file, w, workspace.cache / "thumbnails")
+        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
+
+    @router.get("/download/{run_id}/{what}")
+    def adapter(run_id: str, what: str) -> FileResponse:
+        run_dir = _existing(workspace.run_dir, run_id)
+        folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
+        file = {"adapter": run_dir / "adapter", **folders}.get(what, run_dir / "adapter") / ADAPTER_FILE
+        if what not in ("adapter", *folders) or not _is_inside(file, run_dir):
+            raise HTTPException(404)
+        suffix = "" if what == "adapter" else f"-{what}"
+        return FileResponse(
+            file,
+            filename=f"{run_id}{suffix}.safetensors",
+            media_type="application/octet-stream",
+            headers={**_HEADERS, "Cache-Control": "no-store"},
+        )
+
+    return router
+
+
+def _existing(find: Callable[[str], Path], name: str) -> Path:
+    try:
+        return find(name)
+    except ValueError:
+        raise HTTPException(404) from None
+
+
+def _picture_in(folder: Path, path: str, subfolders: tuple[str, ...]) -> Path:
+    """The picture at a relative path, if it lies in one of the subfolders, links followed, and is one."""
+    parts = PurePosixPath(path).parts
+    file = folder / path
+    is_plain = (
+        bool(parts) and parts[0] in subfolders and not any(part.startswith((".", "/")) for part in parts)
+    )
+    if not is_plain or file.suffix.lower() not in _PICTURE_TYPES or not _is_inside(file, folder):
+        raise HTTPException(404)
+    return file
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
+
+
+def _thumbnail(file: Path, width_px: int, folder: Path) -> Path:
+    """A copy of the picture at most `width_px` wide, kept under a name of the file's path and time."""
+    with Image.open(file) as image:
+        if image.width <= width_px:
+            return file
+        key = f"{file}:{file.stat().st_mtime_ns}:{width_px}"
+        thumbnail = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.webp"
+        if not thumbnail.exists():
+            image.thumbnail((width_px, 4 * width_px))
+            with replace_file(thumbnail) as temporary:
+                image.save(temporary, quality=82)
+    return thumbnail
+
+
+def _drawn(content: bytes) -> Response:
+    headers = {**_HEADERS, "Cache-Control": "private, max-age=86400"}
+    return Response(content, media_type="image/webp", headers=headers)
+
+
+@cache
+def _draw_sample(name: str, scene: str) -> bytes:
+    return _webp(draw_subject(name, scene, seed=7, size_px=_ILLUSTRATION_PX)[0])
+
+
+@cache
+def _draw_class(class_word: str, seed: int) -> bytes:
+    colours, scenes = ("blue", "yellow", "red", "green"), ("table", "studio", "meadow", "beach")
+    scenery = Scenery(class_word, colours[seed % 4], "plain", scenes[seed % 4])
+    return _webp(render(scenery, seed, size_px=_ILLUSTRATION_PX).image)
+
+
+def _webp(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "webp", quality=88)
+    return buffer.getvalue()

@@ -1,0 +1,156 @@
+"""What one look at the page shows: where the visitor is, and what the workspace says about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dreamspace.jobs.workspace import JobStatus, Workspace
+from dreamspace.ui.history import Histories, History
+from dreamspace.ui.library import Subject, current_status, jobs_of_run, list_all_runs, list_drafts
+from dreamspace.ui.media import event_picture_url, picture_url
+
+STEPS = ("photos", "settings", "train", "result", "publish")
+
+# Every value that a template prints is escaped, unless it is Markup of ours.
+_TEMPLATES = Environment(
+    loader=PackageLoader("dreamspace.ui"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **values: Any) -> Markup:
+    """The HTML of a template in `templates/`."""
+    return Markup(_TEMPLATES.get_template(template).render(values))
+
+
+def duration(seconds: float) -> str:
+    """A span of time in words, such as "40 s", "3 min" or "1 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def thumbnail_url(photo: Path, width_px: int = 320) -> str:
+    """The address of a small copy of a subject's photo."""
+    return picture_url(photo.parents[1], f"photos/{photo.name}", width_px=width_px)
+
+
+_TEMPLATES.filters |= {"duration": duration, "thumbnail_url": thumbnail_url}
+_TEMPLATES.globals |= {"event_picture_url": event_picture_url}
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a visitor is: the query of the page's address, as in `?run=sks-dog-1a2b3c&step=train`."""
+
+    run_id: str = ""
+    subject_id: str = ""
+    step: str = "photos"
+    checkpoint: int | None = None
+
+    @classmethod
+    def parse(cls, address: str) -> "View":
+        """The view of an address; what it cannot say is left at its default."""
+        query = {name: values[-1] for name, values in parse_qs(address.lstrip("?")).items()}
+        step, checkpoint = query.get("step", ""), query.get("checkpoint", "")
+        return cls(
+            run_id=query.get("run", ""),
+            subject_id=query.get("subject", ""),
+            step=step if step in STEPS else "photos",
+            checkpoint=int(checkpoint) if checkpoint.isdecimal() else None,
+        )
+
+    @property
+    def address(self) -> str:
+        """The query that `parse` takes."""
+        names = {
+            "run": self.run_id,
+            "subject": self.subject_id,
+            "step": self.step,
+            "checkpoint": self.checkpoint,
+        }
+        return urlencode({name: value for name, value in names.items() if value})
+
+
+class Page:
+    """The workspace as one visitor sees it at one moment; read once, used by every panel.
+
+    Attributes:
+        view: where the visitor is, without runs and subjects that are gone.
+        missing: a sentence about what the address named and is not there, or "".
+    """
+
+    def __init__(self, workspace: Workspace, histories: Histories, view: View) -> None:
+        self.workspace = workspace
+        self._histories = histories
+        self.runs = list_all_runs(workspace)
+        self.drafts = list_drafts(workspace, self.runs)
+        self.missing = ""
+        run = _found(workspace.run_dir, view.run_id)
+        self.run = next((r for r in self.runs if r.dir == run), None)
+        subject_dir = _found(workspace.subject_dir, view.subject_id)
+        if self.run is not None and subject_dir is None:
+            subject_dir = self.run.subject_dir(workspace)
+        self.subject = None if subject_dir is None else Subject.read(subject_dir)
+        if view.run_id and self.run is None:
+            self.missing = f"There is no run '{view.run_id}' here any more."
+        elif view.subject_id and self.subject is None:
+            self.missing = "These photos are not here any more."
+        self.view = replace(
+            view,
+            run_id=self.run.dir.name if self.run else "",
+            subject_id=view.subject_id if self.subject else "",
+        )
+        if not self.reachable[self.view.step]:
+            self.view = replace(self.view, step="train" if self.run else "photos")
+
+    def history(self, job_dir: Path) -> History:
+        """The events of a job."""
+        return self._histories.of(job_dir)
+
+    def status(self, job_dir: Path) -> JobStatus:
+        """How a job stands."""
+        return current_status(job_dir)
+
+    @cached_property
+    def run_history(self) -> History:
+        """The events of the run; empty without one."""
+        return self.history(self.run.dir) if self.run else History()
+
+    @cached_property
+    def photos(self) -> list[Path]:
+        """The subject's photos, oldest first."""
+        return self.subject.photos if self.subject else []
+
+    @cached_property
+    def reachable(self) -> dict[str, bool]:
+        """Which steps can be opened."""
+        has_result = bool(self.run) and any(step > 0 for step in self.run_history.sampled_steps)
+        return {
+            "photos": True,
+            "settings": bool(self.photos) or self.run is not None,
+            "train": self.run is not None,
+            "result": has_result or bool(self.run and self.run.has_adapter),
+            "publish": bool(self.run and self.run.has_adapter),
+        }
+
+    def jobs(self, kind: str) -> list[Path]:
+        """The jobs of a kind that work on the run, newest first."""
+        return jobs_of_run(self.workspace, self.run.dir, kind) if self.run else []
+
+
+def _found(find: Callable[[str], Path], name: str) -> Path | None:
+    try:
+        return find(name) if name else None
+    except ValueError:
+        return None
