@@ -41,7 +41,7 @@ def examine() -> list[Finding]:
     """Look at the machine; takes a few seconds, because torch is asked in a process of its own."""
     return [
         Finding(
-            "python", sys.version_info >= (3, 10), f"{platform.python_version()}, 3.10 or newer is needed"
+            "python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or newer is needed"
         ),
         *(_package(name) for name in PACKAGES),
         _memory(),

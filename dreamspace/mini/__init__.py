@@ -3,4 +3,4 @@
 from pathlib import Path
 
 MODEL_FOLDER = Path(__file__).parent / "model"
-"""The weights, in the folder layout of a stock `StableDiffusionPipeline`, with `tiny_vae` and `clip` beside."""
+"""The weights, laid out as a stock `StableDiffusionPipeline`, with `tiny_vae` and `clip` beside."""

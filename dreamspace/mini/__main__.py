@@ -1,4 +1,4 @@
-"""`python -m dreamspace.mini build --out DIR` reruns the recipe; `report` prints the quality of the weights."""
+"""`python -m dreamspace.mini build --out DIR` reruns the recipe; `report` measures its weights."""
 
 import argparse
 import shutil

@@ -28,7 +28,7 @@ CLIP_PREPROCESS = {
 
 
 def new_vae():
-    """`AutoencoderKL`, 128 px to 16 x 16 x 4 latents; without attention, so that its cost grows with the area."""
+    """`AutoencoderKL`, 128 px to 16 x 16 x 4 latents; without attention: its cost grows with the area."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

@@ -45,7 +45,7 @@ def draw(sceneries: Sequence[Scenery], first_seed: int, num_workers: int = 1) ->
 
 
 def training_pool(folder: Path, count: int, num_workers: int) -> np.ndarray:
-    """The pool of `count` training pictures as a memory map (N, 128, 128, 3) uint8; drawn where it is missing.
+    """The pool of `count` training pictures, a memory map (N, 128, 128, 3) uint8; drawn if missing.
 
     It is drawn again when the world has changed since, as a few pictures of it tell.
     """

@@ -54,6 +54,14 @@ class Canvas:
         mask = mask.point(lambda value: round(value * opacity)).resize(self.image.size)
         self.image.paste(fill, (0, 0), mask)
 
+    def soft_polygon(
+        self, points: list[tuple[float, float]], fill: RGB, opacity: float = 1.0, blur: float = 0.0
+    ) -> None:
+        def paint(draw: ImageDraw.ImageDraw, size: int) -> None:
+            draw.polygon([(x * size, y * size) for x, y in points], fill=255)
+
+        self.soft_shape(paint, fill, opacity, blur)
+
     def hill(self, height: float, amplitude: float, fill: RGB) -> None:
         """Ground from a rolling line around `height` down to the bottom."""
         xs = np.linspace(0, 1, 33)
@@ -112,8 +120,9 @@ def forest(canvas: Canvas) -> None:
     canvas.gradient((116, 150, 104), (66, 104, 74), 0, 1)
     for shade, count, width in (((84, 118, 84), 4, 0.05), ((52, 62, 50), 3, 0.075)):
         for place in range(count):
-            x = (place + canvas.rng.uniform(0.1, 0.9)) / count
-            canvas.polygon([(x - width * 0.4, 0), (x + width * 0.4, 0), (x + width * 0.55, canvas.horizon + 0.1), (x - width * 0.55, canvas.horizon + 0.1)], shade)  # fmt: skip
+            x, foot = (place + canvas.rng.uniform(0.1, 0.9)) / count, canvas.horizon + 0.1
+            top, bottom = width * 0.4, width * 0.55
+            canvas.polygon([(x - top, 0), (x + top, 0), (x + bottom, foot), (x - bottom, foot)], shade)
     canvas.hill(canvas.horizon + 0.02, 0.02, (58, 88, 52))
     canvas.hill(canvas.horizon + 0.1, 0.015, (72, 106, 58))
 
@@ -122,22 +131,13 @@ def underwater(canvas: Canvas) -> None:
     canvas.gradient((58, 182, 206), (14, 70, 130), 0, 1)
     for _ in range(2):
         x, width = canvas.rng.uniform(0.1, 0.9), canvas.rng.uniform(0.05, 0.1)
-        canvas.soft_shape(
-            lambda draw, s, x=x, width=width: draw.polygon(
-                [(x * s, 0), ((x + width) * s, 0), ((x + width - 0.12) * s, 0.8 * s), ((x - width - 0.16) * s, 0.8 * s)], fill=255
-            ), (150, 226, 232), 0.28, 0.02)  # fmt: skip
+        ray = [(x, 0), (x + width, 0), (x + width - 0.12, 0.8), (x - width - 0.16, 0.8)]
+        canvas.soft_polygon(ray, (150, 226, 232), 0.28, 0.02)
     canvas.hill(canvas.horizon + 0.08, 0.03, (36, 104, 138))
     for _ in range(4):
         radius = canvas.rng.uniform(0.012, 0.022)
-        canvas.disc(
-            canvas.rng.uniform(0, 1),
-            canvas.rng.uniform(0.05, 0.7),
-            radius,
-            radius,
-            (176, 232, 240),
-            0.7,
-            0.003,
-        )
+        x, y = canvas.rng.uniform(0, 1), canvas.rng.uniform(0.05, 0.7)
+        canvas.disc(x, y, radius, radius, (176, 232, 240), 0.7, 0.003)
 
 
 def night(canvas: Canvas) -> None:
@@ -154,10 +154,8 @@ def night(canvas: Canvas) -> None:
 def table(canvas: Canvas) -> None:
     canvas.gradient((246, 234, 208), (232, 214, 182), 0, canvas.horizon)
     x = canvas.rng.uniform(0.0, 0.6)
-    canvas.soft_shape(
-        lambda draw, s: draw.polygon([(x * s, 0), ((x + 0.3) * s, 0), ((x + 0.5) * s, 0.7 * s), ((x + 0.2) * s, 0.7 * s)], fill=255),
-        (255, 248, 228), 0.8, 0.02,
-    )  # fmt: skip
+    window_light = [(x, 0), (x + 0.3, 0), (x + 0.5, 0.7), (x + 0.2, 0.7)]
+    canvas.soft_polygon(window_light, (255, 248, 228), 0.8, 0.02)
     canvas.gradient((166, 108, 62), (138, 84, 46), canvas.horizon, 1)
     for line in (0.24, 0.56):
         y = canvas.horizon + (1 - canvas.horizon) * line
@@ -179,7 +177,8 @@ def brick_wall(canvas: Canvas) -> None:
         for column in range(-1, 6):
             x, y = column * width + shift - (row % 2) * width / 2, row * height
             fill = (172, 92, 74) if (row + 2 * column) % 3 else (160, 82, 68)
-            canvas.polygon([(x, y), (x + width - 0.022, y), (x + width - 0.022, y + height - 0.022), (x, y + height - 0.022)], fill)  # fmt: skip
+            right, bottom = x + width - 0.022, y + height - 0.022
+            canvas.polygon([(x, y), (right, y), (right, bottom), (x, bottom)], fill)
     canvas.gradient((150, 148, 146), (128, 126, 126), canvas.horizon, 1)
 
 

@@ -114,7 +114,8 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
             mean = torch.stack(recent).mean().item()
             left = (stage.num_steps - step - 1) / rate / 60
             print(
-                f"{stage.name}: step {step + 1} of {stage.num_steps}, loss {mean:.4f}, {rate:.2f} steps/s, {left:.0f} min left",
+                f"{stage.name}: step {step + 1} of {stage.num_steps}, loss {mean:.4f}, "
+                f"{rate:.2f} steps/s, {left:.0f} min left",
                 file=sys.stderr,
                 flush=True,
             )

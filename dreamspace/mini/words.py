@@ -43,10 +43,8 @@ def common_english(count: int = 8000) -> list[str]:
     """
     import open_clip
 
-    merges = gzip.open(
-        Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8"
-    )
-    with merges:
+    path = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    with gzip.open(path, "rt", encoding="utf-8") as merges:
         joined = ["".join(line.split()) for line in merges.read().split("\n")[1 : count + 1]]
     words = [piece.removesuffix("</w>") for piece in joined if piece.endswith("</w>")]
     return [word for word in words if len(word) > 1 and word.isascii() and word.isalpha()]
@@ -88,7 +86,7 @@ def build_tokenizer(folder: Path) -> None:
         *(byte + "</w>" for byte in bytes_in_order),
         *("".join(pair) for pair in merges),
     ]
-    pieces = list(dict.fromkeys(pieces)) + ["<|startoftext|>", "<|endoftext|>"]
+    pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {piece: index for index, piece in enumerate(pieces)}

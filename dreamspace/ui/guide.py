@@ -54,10 +54,12 @@ class Guide:
     click and its inputs, and returns the next `View` (and values for its outputs). After each action and at
     each tick of the timer all panels are looked at again, and those that changed are sent.
 
-    The one thing that a browser keeps is its address; everything else is read from the workspace.
+    The one thing that a browser keeps is its address (a hidden text field); everything else is read from the
+    workspace.
     """
 
     workspace: Workspace
+    address: gr.Textbox
     histories: Histories = field(default_factory=Histories)
     _panels: list[_Panel] = field(default_factory=list)
     _links: list[_Link] = field(default_factory=list)
@@ -110,7 +112,7 @@ class Guide:
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
-        address = gr.Textbox(visible="hidden", elem_id="address")
+        address = self.address
         sent = gr.State({})
         timer = gr.Timer(LIVE_SECONDS)
         self.follow(walkthrough, lambda page: gr.update(selected=STEPS.index(page.view.step)))
@@ -120,8 +122,8 @@ class Guide:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
         def restore(request: gr.Request) -> tuple[Any, ...]:
-            page = self.page(request.request.url.query)
-            return page.view.address, *(field.update(page) for field in self._form)
+            page = self.page(str(request.query_params))
+            return str(request.query_params), *(field.update(page) for field in self._form)
 
         def fill(at: str) -> list[Any]:
             page = self.page(at)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,12 +66,14 @@ class Run:
     config: RunConfig
     datasets: tuple[DatasetConfig, ...]
     status: JobStatus
+    created: float
 
     @classmethod
     def read(cls, run_dir: Path) -> "Run":
         """Raises ValueError if the folder holds no run."""
         config, datasets = _run_settings(run_dir, *_stamp(run_dir, CONFIG_FILE, DATASETS_FILE))
-        return cls(run_dir, config, datasets, current_status(run_dir))
+        created = _job(run_dir, *_stamp(run_dir, JOB_FILE)).created
+        return cls(run_dir, config, datasets, current_status(run_dir), created)
 
     @property
     def title(self) -> str:
@@ -161,7 +163,7 @@ def add_photos(
     """
     is_new = subject_dir is None
     target = workspace.new_subject_dir("subject") if is_new else editable(workspace, subject_dir)
-    report = import_photos(paths, target / "photos")
+    report = import_photos(paths, target / "photos", on_progress=on_progress)
     if is_new and not report.accepted:
         shutil.rmtree(target)
         return None, report

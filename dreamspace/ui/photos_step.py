@@ -1,0 +1,152 @@
+"""Step 1: photos of the subject, and the words for it."""
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+from PIL import Image
+
+from dreamspace.config import class_prompt, instance_prompt
+from dreamspace.data.photos import ImportReport
+from dreamspace.mini.subjects import SUBJECTS
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.library import add_photos, choose_sample, remove_photo
+from dreamspace.ui.media import subject_url
+from dreamspace.ui.page import Page, View, render
+
+FEW_PHOTOS = 4
+
+
+def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
+    """Build the step; returns the fields for class word and token."""
+    guide.html(lambda page: render("photos_intro.html", has_photos=bool(page.photos)))
+    with gr.Row(elem_classes="ds-columns"):
+        with gr.Column(scale=5, min_width=300):
+            with gr.Group(elem_classes="ds-card"):
+                guide.html(lambda page: Markup('<h2 class="ds-overline">Add photos</h2>'))
+                files = gr.File(
+                    file_count="multiple", show_label=False, height=168, elem_id="upload", elem_classes="ds-drop"
+                )
+                samples = guide.html(_samples, events=("choose_sample",))
+            with gr.Group(elem_classes="ds-card"):
+                guide.html(lambda page: Markup('<h2 class="ds-overline">Name it</h2>'))
+                class_word = gr.Textbox(
+                    label="What is it?",
+                    info="The everyday word for it: dog, mug, person, backpack.",
+                    placeholder="dog",
+                    elem_id="class-word",
+                    max_length=60,
+                )
+                token = gr.Textbox(
+                    label="Its own word",
+                    info="A rare word that will stand for this one. 'sks' means nothing to the model yet.",
+                    value="sks",
+                    elem_id="token",
+                    max_length=60,
+                )
+                phrase = guide.html(None, elem_id="phrase")
+        with gr.Column(scale=7, min_width=300):
+            report = guide.html(None, elem_id="import-report")
+            wall = guide.html(_wall, events=("remove_photo",), elem_id="wall")
+    go_on = gr.Button("Continue to settings", variant="primary", elem_id="to-settings", elem_classes="ds-next")
+
+    guide.form(class_word, lambda page: _words(page)[0])
+    guide.form(token, lambda page: _words(page)[1])
+    guide.form(report, lambda page: "")
+    guide.follow(go_on, lambda page: gr.update(interactive=bool(page.photos)))
+    guide.link(files.upload, _add, [files], [files, report])
+    guide.link(samples.choose_sample, _choose, fills_form=True)
+    guide.link(wall.remove_photo, _remove)
+    guide.link(go_on.click, _continue, [class_word, token])
+    gr.on(
+        [class_word.change, token.change], _phrase, [token, class_word], phrase,
+        show_progress="hidden", api_visibility="private", trigger_mode="always_last",
+    )  # fmt: skip
+    return class_word, token
+
+
+def _words(page: Page) -> tuple[str, str]:
+    if page.run is not None:
+        return page.run.config.class_word or "", page.run.config.token or ""
+    return (page.subject.class_word, page.subject.token) if page.subject else ("", "sks")
+
+
+def _samples(page: Page) -> Markup:
+    chosen = page.subject.sample if page.subject else None
+    cards = [
+        {"name": s.name, "class_word": s.class_word, "description": s.description, "url": subject_url(s.name)}
+        for s in SUBJECTS.values()
+    ]
+    return render("samples.html", cards=cards, chosen=chosen)
+
+
+def _wall(page: Page) -> Markup:
+    photos = [{"id": path.stem, "path": path, "size": _size(path)} for path in page.photos]
+    elsewhere = page.run.photos_dir if page.run is not None and page.subject is None else None
+    return render("wall.html", photos=photos, elsewhere=elsewhere, few=FEW_PHOTOS)
+
+
+@lru_cache(maxsize=2048)
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def _phrase(token: str, class_word: str) -> str:
+    if not class_word.strip():
+        return ""
+    return str(render("phrase.html", token=token.strip(), class_word=class_word.strip()))
+
+
+def _add(
+    page: Page, clicked: dict[str, Any], files: list[str] | None, progress: gr.Progress
+) -> tuple[View, None, str]:
+    paths = [Path(file) for file in files or []]
+    try:
+        subject_dir, report = add_photos(
+            page.workspace,
+            page.subject.dir if page.subject else None,
+            paths,
+            on_progress=lambda done, total: progress((done, total), desc="Reading photos", unit="photos"),
+        )
+    finally:
+        _forget_uploads(paths)
+    view = page.view if subject_dir is None else View(subject_id=subject_dir.name)
+    return view, None, _report(report)
+
+
+def _forget_uploads(paths: list[Path]) -> None:
+    """Remove Gradio's copies of uploaded files; what is wanted of them is in the workspace."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # Another upload may share the folder.
+            path.parent.rmdir()
+
+
+def _report(report: ImportReport) -> str:
+    return str(render("import_report.html", report=report))
+
+
+def _choose(page: Page, clicked: dict[str, Any]) -> View:
+    return View(subject_id=choose_sample(page.workspace, clicked.get("name", "")).name)
+
+
+def _remove(page: Page, clicked: dict[str, Any]) -> View:
+    if page.subject is None:
+        return page.view
+    subject_dir = remove_photo(page.workspace, page.subject.dir, clicked.get("id", ""))
+    return page.view if subject_dir == page.subject.dir else View(subject_id=subject_dir.name)
+
+
+def _continue(page: Page, clicked: dict[str, Any], class_word: str, token: str) -> View:
+    class_prompt(class_word)
+    instance_prompt(token, class_word)
+    if page.subject is not None:
+        words = {"class_word": class_word.strip(), "token": token.strip()}
+        if words != {"class_word": page.subject.class_word, "token": page.subject.token}:
+            replace(page.subject, **words).write()
+    return replace(page.view, step="settings")

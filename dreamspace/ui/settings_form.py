@@ -1,0 +1,108 @@
+"""The expert settings: a field for each setting of `RunConfig`, with that setting's own sentence as its help."""
+
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+import gradio as gr
+from pydantic.fields import FieldInfo
+
+from dreamspace.config import RunConfig, parse_run_config
+
+# Asked for elsewhere on the page.
+ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images")
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Model": ("model_", "pretrained_"),
+    "Adapter": ("lora_",),
+    "Learning": ("learning_", "lr_", "train_", "gradient_accumulation", "seed", "snr_"),
+    "Optimizer and memory": ("adam_", "max_grad_", "mixed_", "gradient_checkpointing"),
+    "Checkpoints": ("checkpoint",),
+    "Validation images": ("validation_",),
+}
+"""Titles, and how the names of their settings begin; a setting that fits nowhere is under "More"."""
+
+
+def expert_settings() -> dict[str, list[str]]:
+    """The names of the expert settings, by the title of their group; those without a choice are left out."""
+    groups: dict[str, list[str]] = {title: [] for title in (*GROUPS, "More")}
+    for name, field in RunConfig.model_fields.items():
+        if name in ELSEWHERE or len(choices_of(field)) == 1:
+            continue
+        title = next((title for title, starts in GROUPS.items() if name.startswith(starts)), "More")
+        groups[title].append(name)
+    return {title: names for title, names in groups.items() if names}
+
+
+def build_field(name: str) -> gr.components.Component:
+    """The component for one setting."""
+    field = RunConfig.model_fields[name]
+    kinds = _kinds(field)
+    texts = {"label": label_of(name), "info": field.description, "elem_id": f"setting-{name}"}
+    if choices_of(field):
+        return gr.Dropdown(list(choices_of(field)), **texts)
+    if bool in kinds:
+        return gr.Checkbox(**texts)
+    if float in kinds or int in kinds:
+        # A text field where nothing is a value: a number field makes 0 of it.
+        if type(None) in kinds:
+            return gr.Textbox(placeholder="empty", **texts)
+        return gr.Number(precision=None if float in kinds else 0, **texts)
+    if list in {get_origin(kind) for kind in kinds}:
+        return gr.Textbox(lines=3, **{**texts, "info": f"{field.description} One a line."})
+    return gr.Textbox(**texts)
+
+
+def shown_value(name: str, config: RunConfig) -> Any:
+    """The value of a setting as its component shows it."""
+    value = getattr(config, name)
+    if isinstance(value, list):
+        return "\n".join(value)
+    return "" if value is None else value
+
+
+def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """`base` with what the fields of the form hold.
+
+    Args:
+        values: by setting, as the components give them.
+
+    Raises:
+        ValueError: one sentence for the first setting that is wrong.
+    """
+    settings = base.model_dump()
+    for name, value in values.items():
+        kinds = _kinds(RunConfig.model_fields[name])
+        if any(get_origin(kind) is list for kind in kinds):
+            value = [line.strip() for line in value.splitlines() if line.strip()]
+        elif value == "" and type(None) in kinds:
+            value = None
+        elif isinstance(value, float) and value.is_integer() and float not in kinds:
+            value = int(value)
+        settings[name] = value
+    return parse_run_config(settings, source="Settings")
+
+
+def label_of(name: str) -> str:
+    """A setting's name in words, such as "Lora rank"."""
+    words = name.replace("_", " ").replace("pretrained model name or path", "base model")
+    for acronym in ("lora", "lr", "snr"):
+        words = " ".join(word.upper() if word == acronym else word for word in words.split())
+    return words[0].upper() + words[1:].replace("LORA", "LoRA") if not words.startswith("LORA") else "LoRA" + words[4:]
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The values of a setting that is a choice; empty for any other."""
+    return next((get_args(kind) for kind in _kinds(field) if get_origin(kind) is Literal), ())
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    """The types that a setting may have, without their annotations."""
+    annotation = field.annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(_bare(kind) for kind in get_args(annotation))
+    return (_bare(annotation),)
+
+
+def _bare(kind: Any) -> Any:
+    return kind.__origin__ if hasattr(kind, "__metadata__") else kind

@@ -1,0 +1,169 @@
+"""Step 3: the training as it goes on: how far it is, what it draws, what went wrong."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from dreamspace.jobs.launcher import log_tail, stop, submit
+from dreamspace.ui.chart import loss_chart
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.media import event_picture_url
+from dreamspace.ui.overview import percent
+from dreamspace.ui.page import Page, View, render
+
+LOG_BYTES = 8_000
+
+_STAGE_WORDS = {
+    "": "Starting",
+    "queued": "Waiting for its turn",
+    "loading": "Loading the model",
+    "caching": "Preparing the photos",
+    "prior": "Drawing class images",
+    "training": "Training",
+    "validating": "Drawing images to show how far it is",
+    "saving": "Saving the adapter and testing it",
+}
+_HEADLINES = {
+    "queued": "Waiting for its turn",
+    "stopping": "Stopping",
+    "stopped": "Stopped",
+    "done": "It is done",
+    "failed": "It could not go on",
+    "crashed": "It crashed",
+}
+# Follows the end of the log, unless the reader has scrolled up.
+_LOG_SCRIPT = """
+let follows = true;
+const box = () => element.querySelector("pre");
+element.addEventListener("scroll", (event) => {
+  const at = event.target;
+  if (at === box()) follows = at.scrollTop + at.clientHeight > at.scrollHeight - 40;
+}, true);
+watch("value", () => { const at = box(); if (at && follows) at.scrollTop = at.scrollHeight; });
+"""
+
+
+def build(guide: Guide) -> None:
+    """Build the step."""
+    guide.html(_state, elem_id="state")
+    with gr.Row(elem_classes="ds-actions"):
+        stop_button = gr.Button("Stop and save", elem_id="stop")
+        resume = gr.Button("Resume", variant="primary", elem_id="resume")
+        result = gr.Button("See the result", variant="primary", elem_id="to-result")
+        again = gr.Button("Train again with other settings", elem_id="again")
+    with gr.Row(elem_classes="ds-columns"):
+        with gr.Column(scale=6, min_width=300):
+            guide.html(_live, elem_id="live")
+        with gr.Column(scale=6, min_width=300):
+            guide.html(_chart, elem_id="chart")
+    guide.html(_grid, elem_id="grid")
+    with gr.Accordion("Log", open=False, elem_classes="ds-card", elem_id="log-box"):
+        guide.html(_log, script=_LOG_SCRIPT, elem_id="log")
+
+    guide.follow(stop_button, lambda page: _shown(page, ("queued", "running", "stopping"), "stopping"))
+    guide.follow(resume, lambda page: _shown(page, ("stopped", "failed", "crashed")))
+    guide.follow(result, lambda page: gr.update(visible=_status(page) == "done"))
+    guide.follow(again, lambda page: _shown(page, ("stopped", "failed", "crashed", "done")))
+    guide.link(stop_button.click, _stop)
+    guide.link(resume.click, _resume)
+    guide.link(result.click, lambda page, clicked: replace(page.view, step="result"))
+    guide.link(again.click, lambda page, clicked: replace(page.view, step="settings"))
+
+
+def _status(page: Page) -> str:
+    return page.run.status.status if page.run else ""
+
+
+def _shown(page: Page, statuses: tuple[str, ...], disabled: str = "") -> dict[str, Any]:
+    return gr.update(visible=_status(page) in statuses, interactive=_status(page) != disabled)
+
+
+def _stop(page: Page, clicked: dict[str, Any]) -> View:
+    if page.run is not None:
+        stop(page.run.dir)
+    return page.view
+
+
+def _resume(page: Page, clicked: dict[str, Any]) -> View:
+    if page.run is not None:
+        submit(page.run.dir, "train", {"resume": True})
+    return page.view
+
+
+def _state(page: Page) -> Markup:
+    """The headline, the bar, and what to know or to do."""
+    if page.run is None:
+        return Markup("")
+    status, history = page.run.status, page.run_history
+    progress = history.progress
+    is_training = status.status == "running" and status.stage == "training"
+    headline = _HEADLINES.get(status.status) or _STAGE_WORDS.get(status.stage, status.stage.capitalize())
+    titles = {run.dir.name: run.title for run in page.runs}
+    return render(
+        "state.html",
+        title=page.run.title,
+        status=status,
+        headline=headline,
+        message="" if status.message.rstrip(".") == headline else status.message,
+        percent=100 if status.status == "done" else percent(status),
+        num_steps=page.run.config.max_train_steps,
+        eta_seconds=progress["eta_seconds"] if progress and is_training else None,
+        steps_per_second=progress["steps_per_second"] if progress and is_training else None,
+        waits_for=[(name, titles.get(name)) for name in status.waits_for],
+        mixture=history.mixture,
+        warnings=history.warnings,
+        checkpoints=history.checkpoints,
+    )
+
+
+def _live(page: Page) -> Markup:
+    """Of each validation prompt the newest picture: drawn, or coming into focus."""
+    if page.run is None:
+        return Markup("")
+    history = page.run_history
+    tiles = {}
+    for (step, prompt), event in sorted(history.samples.items()):
+        tiles[prompt] = {"event": event, "step": step, "focus": None}
+    for event in history.previews.values():
+        shown = tiles.get(event["prompt"])
+        if shown is None or shown["event"]["seq"] < event["seq"]:
+            focus = round(100 * event["inference_step"] / event["num_inference_steps"])
+            tiles[event["prompt"]] = {"event": event, "step": event["step"], "focus": focus}
+    pictures = [
+        {**tile, "prompt": prompt, "url": event_picture_url(page.run.dir, tile["event"], 640)}
+        for prompt, tile in tiles.items()
+    ]
+    return render("live.html", pictures=pictures, status=page.run.status, photos=page.photos)
+
+
+def _chart(page: Page) -> Markup:
+    if page.run is None:
+        return Markup("")
+    chart = loss_chart(page.run_history.losses, page.run.config.max_train_steps)
+    return chart or render("no_chart.html")
+
+
+def _grid(page: Page) -> Markup:
+    """Images by checkpoint: a row for each prompt, a column for each step, the base model first."""
+    history = page.run_history
+    steps = history.sampled_steps
+    if page.run is None or len(steps) < 2:
+        return Markup("")
+    rows = [
+        (prompt, [_cell(page, history.samples.get((step, prompt))) for step in steps]) for prompt in history.prompts
+    ]
+    return render("grid.html", steps=steps, rows=rows, checkpoints=history.checkpoints)
+
+
+def _cell(page: Page, event: dict[str, Any] | None) -> tuple[str, str] | None:
+    """The addresses of the small and the whole picture."""
+    if event is None or page.run is None:
+        return None
+    return event_picture_url(page.run.dir, event, 320), event_picture_url(page.run.dir, event)
+
+
+def _log(page: Page) -> Markup:
+    text = log_tail(page.run.dir, LOG_BYTES) if page.run else ""
+    return Markup("<pre class='ds-log'>{}</pre>").format(text or "Nothing was printed so far.")
