@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ BATCH_SIZE = 4
 
 
 class TensorCache:
-    """A folder of safetensors files, each a dict of tensors under a key."""
+    """A folder of safetensors files, each a dict of tensors under a key; only ever a saving of time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,8 +27,11 @@ class TensorCache:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
     def load(self, key: str) -> dict[str, Tensor] | None:
-        path = self.path(key)
-        return load_file(path) if path.exists() else None
+        """The tensors under this key; `None` if there are none, or their file was damaged by a power cut."""
+        try:
+            return load_file(self.path(key))
+        except (FileNotFoundError, SafetensorError):
+            return None
 
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         with replace_file(self.path(key)) as temporary:
@@ -35,6 +39,7 @@ class TensorCache:
 
 
 def latents_key(sample: Sample, vae_fingerprint: str) -> str:
+    """All that decides a sample's latents: photo, geometry and VAE."""
     geometry = sample.geometry
     return f"{sample.content_id}:{geometry.resized_size}:{geometry.crop}:{geometry.size}:{vae_fingerprint}"
 
@@ -54,7 +59,8 @@ def cache_latents(
     """Latents (C, h, w) fp32 of each sample, in order; what is not cached yet is encoded in batches.
 
     Args:
-        encode: pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w).
+        encode: pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w); called only if some are missing, so
+            that the VAE is not loaded in vain.
         on_progress: called with the number of samples encoded so far and the number that need it.
     """
     samples = list(samples)
@@ -73,7 +79,7 @@ def cache_latents(
             for key, row in zip(batch, encoded, strict=True):
                 latents[key] = row.clone()
                 cache.save(key, {"latents": latents[key]})
-            on_progress(len(missing) - sum(key not in latents for key in missing), len(missing))
+            on_progress(sum(key in latents for key in missing), len(missing))
     return [latents[key] for key in keys]
 
 

@@ -7,6 +7,17 @@ from functools import lru_cache
 import numpy as np
 
 
+def mix_seed(*numbers: int) -> int:
+    """One seed in [0, 2**63) from several whole numbers: splitmix64's finaliser after each."""
+    mask, state = (1 << 64) - 1, 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1
+
+
 @dataclass(frozen=True)
 class PlannedDataset:
     """A dataset as the plan sees it: `num_samples` samples, each shown `num_passes` times in an epoch."""
@@ -17,10 +28,13 @@ class PlannedDataset:
 
 
 class RowPlan:
-    """An endless sequence of rows, epoch after epoch.
+    """An endless sequence of rows, epoch after epoch; any row can be asked for, in any order.
 
     Over an epoch every dataset is seen exactly num_samples x num_passes times, spread evenly, so that a
     batch has nearly the same mixture as the epoch; within a dataset each pass is a new permutation.
+
+    Raises:
+        ValueError: if no dataset has a sample that is ever shown.
     """
 
     def __init__(self, datasets: list[PlannedDataset], seed: int) -> None:
@@ -36,6 +50,11 @@ class RowPlan:
         epoch, position = divmod(number, self.epoch_rows)
         dataset, sample = self._epoch(epoch)[position]
         return int(dataset), int(sample)
+
+    def choice(self, number: int, num_choices: int) -> int:
+        """The row's draw of an index below `num_choices`, of captions for example; all are as likely."""
+        # Not the number modulo the choices: datasets alternate, so one would always meet one caption.
+        return mix_seed(self.seed, number) % num_choices
 
     def mixture(self, num_rows: int) -> dict[str, float]:
         """Share of each dataset among the first `num_rows` rows."""

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dreamspace.config import DatasetConfig
 from dreamspace.data.geometry import PhotoGeometry, apply_geometry, plan_geometry
-from dreamspace.data.photos import list_photos, read_photo
+from dreamspace.data.photos import PhotoError, list_photos, read_photo
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,23 @@ class Sample:
 
 
 def read_samples(dataset: DatasetConfig, multiple_px: int) -> tuple[list[Sample], list[str]]:
-    """The samples of a dataset, sorted by file name, and warnings about its photos.
+    """The samples of a dataset, sorted by file name, and a warning for each photo that is odd or left out.
+
+    Args:
+        multiple_px: the edges of the model's images are multiples of this.
 
     Raises:
-        ValueError: if the folder is empty or unreadable, a photo cannot be used, or the resolution does not fit.
+        ValueError: if the folder is empty or unreadable, no photo in it can be used, or the resolution does
+            not fit the model.
     """
     samples, warnings = [], []
-    for path in list_photos(dataset.instance_data_dir)[: dataset.max_num_samples]:
-        image, remarks = read_photo(path)
+    paths = list_photos(dataset.instance_data_dir)[: dataset.max_num_samples]
+    for path in paths:
+        try:
+            image, remarks = read_photo(path)
+        except PhotoError as error:
+            warnings.append(f"Left out {error}")
+            continue
         geometry = plan_geometry(
             *image.size,
             resolution=dataset.resolution,
@@ -50,4 +59,8 @@ def read_samples(dataset: DatasetConfig, multiple_px: int) -> tuple[list[Sample]
         captions = tuple(dataset.instance_prompts)
         samples.append(Sample(path, content_id, captions, geometry, dataset.is_regularisation_data))
         warnings += remarks
+    if not samples:
+        raise ValueError(
+            f"None of the {len(paths)} photos in {dataset.instance_data_dir} can be used. {warnings[0]}"
+        )
     return samples, warnings

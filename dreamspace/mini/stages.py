@@ -1,5 +1,6 @@
 """One resumable training loop for all parts of mini."""
 
+import contextlib
 import copy
 import math
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dreamspace.files import read_json, write_json
 from dreamspace.training.checkpoints import (
@@ -49,6 +51,11 @@ def _learning_rate(step: int, stage: Stage) -> float:
     return (
         stage.learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.num_steps)))
     )
+
+
+def _attention(device: torch.device) -> contextlib.AbstractContextManager:
+    """On the CPU, plain attention: the backward of the fused one in bfloat16 makes a step 13 % slower."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def _save(folder: Path, stage: Stage, averaged: dict, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -94,7 +101,7 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
     shown_step, recent = start, []
     for step in range(start, stage.num_steps):
         optimizer.param_groups[0]["lr"] = _learning_rate(step, stage)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16), _attention(device):
             loss = stage.loss(stage.modules, step)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -1,12 +1,13 @@
 """LoRA on a denoiser, and the base model that is still there beneath it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.utils import convert_state_dict_to_peft
-from peft import LoraConfig, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -48,18 +49,17 @@ class Adapter:
         Raises:
             ValueError: if the file does not fit this adapter.
         """
-        weights = load_file(folder / WEIGHTS_NAME)
-        prefix = "unet."
-        stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-        result = set_peft_model_state_dict(
-            self.denoiser, convert_state_dict_to_peft(stripped), adapter_name="default"
-        )
-        missing = [name for name in result.missing_keys if "lora_" in name]
-        if missing or result.unexpected_keys:
+        # The first word of a name is the denoiser's part, such as `unet`.
+        stored = {name.partition(".")[2]: weight for name, weight in load_file(folder / WEIGHTS_NAME).items()}
+        weights = convert_state_dict_to_peft(stored)
+        own = get_peft_model_state_dict(self.denoiser)
+        num_fitting = sum(name in weights and weights[name].shape == own[name].shape for name in own)
+        if not num_fitting == len(own) == len(weights):
             raise ValueError(
-                f"The adapter in {folder.name} does not fit this model or rank: {len(missing)} weights are missing, "
-                f"{len(result.unexpected_keys)} are unknown. Start a new run instead."
+                f"The adapter in {folder.name} does not fit this model and lora_rank: {num_fitting} of its "
+                f"{len(weights)} weights fit, {len(own)} are needed. Start a new run instead."
             )
+        set_peft_model_state_dict(self.denoiser, weights)
 
     def norm(self) -> Tensor:
         """Euclidean norm over all trainable weights; 0-d."""
@@ -69,21 +69,46 @@ class Adapter:
 
 
 def add_lora(
-    denoiser: nn.Module, targets: list[str], rank: int, alpha: float | None, dropout: float, seed: int
+    denoiser: nn.Module, targets: Sequence[str], rank: int, alpha: float | None, dropout: float, seed: int
 ) -> Adapter:
     """Put a LoRA (arXiv:2106.09685) on the target modules; its second matrix starts at zero.
 
     Args:
+        targets: names of the modules, as PEFT matches them.
         alpha: the update is scaled by alpha / rank; `None` makes alpha equal to the rank.
+        dropout: the share of each layer's inputs that is set to zero in training.
         seed: decides the first matrix of each layer.
     """
     torch.manual_seed(seed)
     denoiser.add_adapter(
         LoraConfig(
-            r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=dropout, target_modules=targets
+            r=rank,
+            lora_alpha=rank if alpha is None else alpha,
+            lora_dropout=dropout,
+            target_modules=list(targets),
         )
     )
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return Adapter(denoiser)
+
+
+def load_into_pipeline(pipeline: Any, folder: Path) -> None:
+    """Load a saved adapter into a stock pipeline without one, by the pipeline's own loader.
+
+    Raises:
+        ValueError: if the adapter was trained on another model.
+    """
+    sentence = f"The adapter in {folder} does not fit the model. Give the model that it was trained on."
+    try:
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # of other shapes, or for other layers
+        raise ValueError(sentence) from error
+    if not pipeline.get_active_adapters():  # of names it does not know it takes none, silently
+        raise ValueError(sentence)

@@ -30,7 +30,10 @@ class BaseModel:
         return ":".join(fingerprint(self.folder / part) for part in self.family.text_parts)
 
     def encode_prompts(self, prompts: Iterable[str]) -> dict[str, Conditioning]:
-        """Conditioning of each prompt; the text encoders are loaded for missing ones only, and leave memory again."""
+        """Conditioning of each prompt, on the CPU.
+
+        The text encoders are loaded only if a prompt is not cached yet, and leave memory again.
+        """
 
         def encode(missing: list[str]) -> list[Conditioning]:
             return self.family.encode_prompts(

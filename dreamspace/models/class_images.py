@@ -6,20 +6,24 @@ from pathlib import Path
 
 import torch
 
+from dreamspace.data.photos import SUFFIXES
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.source import fingerprint
 
 BATCH_SIZE = 4
 
 
-def class_image_names(model: str, prompts: list[str], count: int, seed: int, settings: SamplingSettings):
+def class_image_names(
+    model_fingerprint: str, prompts: list[str], count: int, seed: int, settings: SamplingSettings
+) -> list[tuple[str, str, int]]:
     """(file name, prompt, seed) of each class image; the name follows from all that decides the image."""
     planned = []
     for index in range(count):
         prompt, image_seed = prompts[index % len(prompts)], seed + index
-        digest = hashlib.sha256(f"{model}|{prompt}|{image_seed}|{settings}".encode()).hexdigest()
-        planned.append((f"{digest[:16]}.png", prompt, image_seed))
+        decisive = f"{model_fingerprint}|{prompt}|{image_seed}|{settings}"
+        planned.append((f"{hashlib.sha256(decisive.encode()).hexdigest()[:16]}.png", prompt, image_seed))
     return planned
 
 
@@ -33,17 +37,24 @@ def draw_class_images(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> int:
-    """Draw those of `count` class images that are not in `folder` yet; returns how many are there.
+    """Fill `folder` up to `count` class images; returns how many photos are in it then.
+
+    Any photo in the folder counts, also a user's own or one that another run had drawn. The same call into
+    an empty folder draws the same images, and a call that was cut off goes on where it was.
 
     Args:
-        on_progress: called after each batch with the number that is there, and `count`.
+        count: photos that the folder should hold.
+        on_progress: called before the first batch and after each with the number that is there, and `count`.
         should_stop: asked between batches; what is drawn stays.
     """
-    planned = class_image_names(model.name, prompts, count, seed, settings)
-    missing = [entry for entry in planned if not (folder / entry[0]).exists()]
-    done = count - len(missing)
+    planned = class_image_names(_fingerprint(model), prompts, count, seed, settings)
+    present = {path.name for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES}
+    num_others = len(present - {name for name, _, _ in planned})
+    missing = [entry for entry in planned[: max(0, count - num_others)] if entry[0] not in present]
+    done = len(present)
     if not missing:
         return done
+    on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
     denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
     pipeline = model.family.pipeline(
@@ -67,3 +78,8 @@ def draw_class_images(
         done += len(batch)
         on_progress(done, count)
     return done
+
+
+def _fingerprint(model: BaseModel) -> str:
+    parts = (*model.family.text_parts, model.family.denoiser_part, "vae")
+    return ":".join(fingerprint(model.folder / part) for part in parts)

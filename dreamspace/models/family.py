@@ -21,7 +21,7 @@ class Family(Protocol):
     """Subfolder of the model that is trained, `unet` for example."""
     text_parts: tuple[str, ...]
     """Subfolders of the text encoders, whose weights decide what a prompt becomes."""
-    lora_targets: list[str]
+    lora_targets: tuple[str, ...]
     """Names of the modules that an adapter is put on, as PEFT matches them."""
 
     def multiple_px(self, folder: Path) -> int:

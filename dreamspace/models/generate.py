@@ -1,43 +1,38 @@
 """The `generate` job: images from a run, a checkpoint of it, or an adapter."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamspace.config import RunConfig, load_datasets
+from dreamspace.config import DatasetConfig, RunConfig, parse_dataset
 from dreamspace.data.geometry import edge_px
-from dreamspace.files import replace_file
+from dreamspace.files import read_json, replace_file
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.adapters import WEIGHTS_NAME
-from dreamspace.models.base import open_model
-from dreamspace.models.previews import load_tiny_vae
-from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.adapters import WEIGHTS_NAME, load_into_pipeline
+from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.previews import announced_previews, load_tiny_vae
+from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
     """Draw an image of each prompt, with previews; all from the same seed.
 
     Args:
-        arguments: `prompts` (list), `seed`; `run_dir` (and `checkpoint`, a step, or null for the final adapter),
-            or `model` and `adapter`; `num_inference_steps` and `guidance` (null takes the run's); `out`, a
-            folder for the images (null takes `images/` in the job folder).
+        arguments: `prompts` (list), `seed`; `run_dir` (and `checkpoint`, a step, or null for the final
+            adapter), or `model` and `adapter`; `num_inference_steps` and `guidance` (null takes the run's);
+            `out`, a folder for the images (null takes `images/` in the job folder).
 
     Raises:
         ValueError: if there is no such adapter, or it belongs to another model.
     """
-    config, adapter, resolution_px = _subject(arguments)
+    subject = _subject(arguments)
+    config = subject.config
     model = open_model(config.pretrained_model_name_or_path, config.model_family, cache_of(job_dir))
-    resolution_px = resolution_px or model.family.native_resolution_px(model.folder)
-    settings = SamplingSettings(
-        resolution_px,
-        resolution_px,
-        arguments.get("num_inference_steps") or config.validation_num_inference_steps,
-        config.validation_guidance if arguments.get("guidance") is None else arguments["guidance"],
-        config.validation_preview_steps,
-    )
+    settings = _settings(arguments, subject, model)
     prompts, seed = arguments["prompts"], arguments["seed"]
     conditioning = model.encode_prompts([*prompts, config.validation_negative_prompt])
     events.write("stage", name="loading", message="Loading the model and the adapter.")
@@ -45,30 +40,15 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     pipeline = model.family.pipeline(
         model.folder, denoiser, model.family.load_vae(model.folder, model.device)
     )
-    if adapter is not None:
-        pipeline.load_lora_weights(adapter)
+    if subject.adapter is not None:
+        load_into_pipeline(pipeline, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)
     out = Path(arguments.get("out") or job_dir / "images")
     events.write("stage", name="generating", message="Drawing.")
     for index, prompt in enumerate(prompts):
         if consume_control(job_dir, "stop"):
-            events.write("stopped", step=index, path=out)
+            events.write("stopped", step=index, path=_shown(out, job_dir))
             return
-
-        def announce(_: int, inference_step: int, picture, index=index, prompt=prompt) -> None:
-            path = job_dir / "previews" / f"{index}-{inference_step:03d}.png"
-            with replace_file(path) as temporary:
-                picture.save(temporary)
-            events.write(
-                "preview",
-                step=None,
-                prompt=prompt,
-                index=index,
-                inference_step=inference_step,
-                num_inference_steps=settings.num_inference_steps,
-                path=path.relative_to(job_dir),
-            )
-
         image = sample_images(
             model.family,
             pipeline,
@@ -77,33 +57,72 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             [seed],
             settings,
             tiny_vae,
-            announce,
+            announced_previews(events, job_dir, [prompt], settings.num_inference_steps, first_index=index),
         )[0]
         path = out / f"{index}.png"
         with replace_file(path) as temporary:
             image.save(temporary)
-        shown = path.relative_to(job_dir) if path.is_relative_to(job_dir) else path
-        weights = "base" if adapter is None else "trained"
         events.write(
-            "sample", step=arguments.get("checkpoint"), prompt=prompt, seed=seed, path=shown, weights=weights
+            "sample",
+            step=arguments.get("checkpoint"),
+            prompt=prompt,
+            seed=seed,
+            path=_shown(path, job_dir),
+            weights="base" if subject.adapter is None else "trained",
         )
-    events.write("done", step=None, path=out)
+    events.write("done", path=_shown(out, job_dir))
 
 
-def _subject(arguments: dict[str, Any]) -> tuple[RunConfig, Path | None, int | None]:
-    """The configuration to draw with, the adapter's folder, and the resolution in px where a run decides it."""
+@dataclass(frozen=True)
+class _Subject:
+    """What is drawn with: the configuration, the adapter (None: the base model alone), the run's dataset."""
+
+    config: RunConfig
+    adapter: Path | None
+    dataset: DatasetConfig | None
+
+
+def _subject(arguments: dict[str, Any]) -> _Subject:
     if not arguments.get("run_dir"):
-        config = RunConfig(pretrained_model_name_or_path=arguments["model"])
         adapter = Path(arguments["adapter"]) if arguments.get("adapter") else None
-        resolution_px = None
+        if adapter is not None and not (adapter / WEIGHTS_NAME).is_file():
+            raise ValueError(f"There is no adapter in {adapter}: it holds no {WEIGHTS_NAME}. Check the path.")
+        return _Subject(RunConfig(pretrained_model_name_or_path=arguments["model"]), adapter, None)
+    run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
+    config = RunConfig.load(run_dir / "config.json")
+    # Not `load_datasets`, which wants the photos' folder to be there still.
+    dataset = parse_dataset(read_json(run_dir / "multidatabackend.json")[0])
+    if step is None:
+        adapter = run_dir / "adapter"
+        hint = "Train it to its end, or give one of its checkpoints."
     else:
-        run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
-        config = RunConfig.load(run_dir / "config.json")
-        adapter = run_dir / "adapter" if step is None else run_dir / "checkpoints" / f"step-{step:06d}"
-        dataset = load_datasets(run_dir / "multidatabackend.json")[0]
-        resolution_px = edge_px(dataset.resolution, dataset.resolution_type, 1)
-    if adapter is not None and not (adapter / WEIGHTS_NAME).is_file():
-        raise ValueError(
-            f"There is no adapter in {adapter}: it holds no {WEIGHTS_NAME}. Train the run to its end first."
-        )
-    return config, adapter, resolution_px
+        adapter = run_dir / "checkpoints" / f"step-{step:06d}"
+        steps = [int(path.name[5:]) for path in sorted((run_dir / "checkpoints").glob("step-*"))]
+        hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
+    if not (adapter / WEIGHTS_NAME).is_file():
+        what = "finished adapter" if step is None else f"checkpoint at step {step}"
+        raise ValueError(f"The run in {run_dir} has no {what}. {hint}")
+    return _Subject(config, adapter, dataset)
+
+
+def _settings(arguments: dict[str, Any], subject: _Subject, model: BaseModel) -> SamplingSettings:
+    """As the run's validation images are drawn, but for what the arguments say otherwise."""
+    config, dataset = subject.config, subject.dataset
+    if dataset is None:
+        edge = model.family.native_resolution_px(model.folder)
+    else:
+        multiple_px = model.family.multiple_px(model.folder)
+        edge = edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
+    width_px, height_px = sampling_size_px(config, (edge, edge))
+    return SamplingSettings(
+        width_px,
+        height_px,
+        arguments.get("num_inference_steps") or config.validation_num_inference_steps,
+        config.validation_guidance if arguments.get("guidance") is None else arguments["guidance"],
+        config.validation_preview_steps,
+    )
+
+
+def _shown(path: Path, job_dir: Path) -> Path:
+    """A path as events hold it: relative to the job folder where it lies in it."""
+    return path.relative_to(job_dir) if path.is_relative_to(job_dir) else path

@@ -9,6 +9,9 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
+from dreamspace.files import replace_file
+from dreamspace.jobs.events import EventWriter
+
 PreviewSink = Callable[[int, int, Image.Image], None]
 """Called with the index of the image in its batch, the denoising step (from 1), and the picture."""
 
@@ -34,7 +37,7 @@ def preview_callback(
 ) -> Callable:
     """A `callback_on_step_end` for diffusers' pipelines that decodes every `every`-th step and the last.
 
-    The steps of a solver of higher order are counted by the callback, so 20 steps and 5 give 5, 10, 15, 20.
+    With 20 steps and `every` 5 there are previews at 5, 10, 15 and 20.
     """
 
     def on_step_end(pipeline, step: int, timestep, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,3 +50,39 @@ def preview_callback(
         return tensors
 
     return on_step_end
+
+
+def announced_previews(
+    events: EventWriter,
+    job_dir: Path,
+    prompts: list[str],
+    num_inference_steps: int,
+    *,
+    first_index: int = 0,
+    step: int | None = None,
+) -> PreviewSink:
+    """A sink that writes each picture into `previews/` of a job folder, then announces it.
+
+    Args:
+        prompts: of the images of the batch.
+        first_index: the number of the batch's first image among all.
+        step: the training step that the images show, if they belong to one.
+    """
+    prefix = "" if step is None else f"step-{step:06d}-"
+
+    def sink(row: int, inference_step: int, picture: Image.Image) -> None:
+        index = first_index + row
+        path = job_dir / "previews" / f"{prefix}{index}-{inference_step:03d}.png"
+        with replace_file(path) as temporary:
+            picture.save(temporary)
+        events.write(
+            "preview",
+            step=step,
+            prompt=prompts[row],
+            index=index,
+            inference_step=inference_step,
+            num_inference_steps=num_inference_steps,
+            path=path.relative_to(job_dir),
+        )
+
+    return sink

@@ -6,19 +6,28 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
+from dreamspace.config import RunConfig
 from dreamspace.models.family import Conditioning, Family, stack_conditioning
 from dreamspace.models.previews import PreviewSink, preview_callback
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How images are drawn; width and height in px."""
+    """How images are drawn; `preview_every` counts denoising steps."""
 
     width_px: int
     height_px: int
     num_inference_steps: int
     guidance_scale: float
     preview_every: int = 5
+
+
+def sampling_size_px(config: RunConfig, training_size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of a run's images: its `validation_resolution`, else the training's."""
+    if config.validation_resolution is None:
+        return training_size
+    edges = [int(edge) for edge in config.validation_resolution.split("x")]
+    return edges[0], edges[-1]
 
 
 @torch.no_grad()
@@ -34,8 +43,13 @@ def sample_images(
 ) -> list[Image.Image]:
     """One image for each row of conditioning and its seed, in one batch.
 
-    An image depends on its own seed and conditioning, up to the rounding of batched arithmetic. Noise is drawn
-    on the CPU, so that a seed means the same image on every device.
+    An image depends on its own seed and conditioning, up to the rounding of batched arithmetic. Noise is
+    drawn on the CPU, so that a seed means the same image on every device.
+
+    Args:
+        pipeline: as the family makes it.
+        tiny_vae: draws the previews; without it there are none.
+        on_preview: called for each image after every `settings.preview_every`-th denoising step.
     """
     callback = None
     if tiny_vae is not None and on_preview is not None:

@@ -27,7 +27,7 @@ class StableDiffusion1:
     name = "sd1x"
     denoiser_part = "unet"
     text_parts = ("tokenizer", "text_encoder")
-    lora_targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
     def multiple_px(self, folder: Path) -> int:
         halvings = len(part_config(folder, "unet")["block_out_channels"]) - 1

@@ -9,12 +9,14 @@ from dreamspace.suggest import nearest
 
 WEIGHT_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
+_END_BYTES = 1 << 20
+
 
 def model_folder(name: str) -> Path:
     """The local folder of a base model in diffusers' layout.
 
     Args:
-        name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded where it is not cached.
+        name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded if it is not cached.
 
     Raises:
         ValueError: if there is no such model, or it cannot be reached.
@@ -31,7 +33,8 @@ def model_folder(name: str) -> Path:
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(
-            f"There is no model '{name}'.{nearest(name, ['mini'])} Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
+            f"There is no model '{name}'.{nearest(name, ['mini'])} "
+            "Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
         )
     return _downloaded(name)
 
@@ -65,18 +68,22 @@ def _downloaded(hub_id: str) -> Path:
 def fingerprint(folder: Path) -> str:
     """16 hex digits that tell a part's weights from others, without reading gigabytes.
 
-    Hashes each file's name, size and both ends: safetensors keep their header at the start.
+    Hashes each file's name, size and both ends (1 MiB each): safetensors keep their header at the start.
+
+    Raises:
+        ValueError: if the model has no such part.
     """
+    if not folder.is_dir():
+        raise _no_part(folder)
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}:".encode())
             with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
-                if size > 2 << 20:
-                    file.seek(-(1 << 20), 2)
-                    digest.update(file.read())
+                digest.update(file.read(_END_BYTES))
+                file.seek(max(_END_BYTES, size - _END_BYTES))
+                digest.update(file.read())
     return digest.hexdigest()[:16]
 
 
@@ -88,5 +95,12 @@ def part_config(folder: Path, part: str) -> dict:
     """
     path = folder / part / "config.json"
     if not path.is_file():
-        raise ValueError(f"The model in {folder.name} has no part '{part}'. Is it of another family?")
+        raise _no_part(folder / part)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _no_part(folder: Path) -> ValueError:
+    return ValueError(
+        f"The model in {folder.parent} has no part '{folder.name}'. "
+        "Check model_family, or download the model again."
+    )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..files import read_json, replace_file, write_json
+from dreamspace.files import read_json, replace_file, write_json
 
 SEPARATOR = "/"
 
@@ -25,8 +25,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 def flatten_state(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
     """Split nested dicts and lists into their tensors, by path, and the same structure with markers for them.
 
-    A marker is `{"tensor": path}`. Dict keys become strings; integer keys are marked, so that
-    `restore_state` gives them back as integers.
+    A marker is `{"tensor": path}`. A dict becomes a list of pairs, because JSON would turn its integer keys
+    into strings; a tuple is told from a list.
     """
     if isinstance(state, Tensor):
         return {prefix: state}, {"tensor": prefix}
@@ -89,10 +89,36 @@ def replace_folder(temporary: Path, folder: Path) -> None:
 
 
 def save_modules(modules: dict[str, nn.Module], folder: Path) -> None:
+    """Write the weights of each module as `<name>.safetensors`."""
     for name, module in modules.items():
         save_tensors(module.state_dict(), folder / f"{name}.safetensors")
 
 
 def load_modules(modules: dict[str, nn.Module], folder: Path) -> None:
+    """Restore what `save_modules` wrote, in place."""
     for name, module in modules.items():
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies; the folder is there whole or not at all."""
+    return run_dir / "checkpoints" / f"step-{step:06d}"
+
+
+def resumable_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints that still hold optimizer state, oldest first."""
+    found = [path.parent for path in (run_dir / "checkpoints").glob("step-*/optimizer.safetensors")]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix("step-")))
+
+
+def prune_optimizers(run_dir: Path, num_kept: int) -> None:
+    """Remove the optimizer state of all but the newest checkpoints; their adapters stay, to be compared."""
+    for outdated in resumable_checkpoints(run_dir)[:-num_kept]:
+        (outdated / "optimizer.safetensors").unlink()
+        (outdated / "optimizer.json").unlink(missing_ok=True)
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Remove what a killed process left half written; the names of such folders begin with a dot."""
+    for folder in [*run_dir.glob(".adapter.*"), *(run_dir / "checkpoints").glob(".step-*")]:
+        shutil.rmtree(folder)

@@ -4,16 +4,18 @@ import contextlib
 import random
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
+from dreamspace.data.plan import mix_seed
 from dreamspace.data.samples import Sample
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import Adapter
-from dreamspace.models.family import Family, stack_conditioning
+from dreamspace.models.family import Conditioning, Family, stack_conditioning
 from dreamspace.training.objective import (
     min_snr_weights,
     per_sample_loss,
@@ -24,23 +26,34 @@ from dreamspace.training.objective import (
 )
 from dreamspace.training.preparation import TrainingSet
 
-NON_FINITE_LIMIT = 5
+NON_FINITE_LIMIT = 20
+"""Steps in a row without a finite loss and gradient; fp16 finds its scale within 16."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: latents and noise (B, C, h, w), timesteps (B,), stacked conditioning, and per-sample facts."""
+    """A micro-batch, on the device.
+
+    Attributes:
+        latents, noise: (B, C, h, w).
+        timesteps: (B,) int64.
+        conditioning: entries with a leading batch dimension.
+        uses_base_target: (B,) bool, on the CPU, because it decides which rows the teacher sees.
+    """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    conditioning: dict[str, Tensor]
-    uses_base_target: Tensor  # (B,) bool, on the CPU: it decides which rows the teacher sees
+    conditioning: Conditioning
+    uses_base_target: Tensor
 
 
 @dataclass
 class StepReport:
-    """What a step leaves behind on the device; read one step later, so that the host never waits for it."""
+    """What a step leaves behind on the device; read one step later, so that the host never waits for it.
+
+    `step` counts from 1; losses and norm are 0-d, and a mean over no rows is NaN.
+    """
 
     step: int
     loss: Tensor
@@ -61,7 +74,7 @@ class TrainingStep:
         self,
         config: RunConfig,
         family: Family,
-        noise_scheduler,
+        noise_scheduler: Any,
         denoiser: nn.Module,
         adapter: Adapter,
         optimizer: torch.optim.Optimizer,
@@ -88,9 +101,8 @@ class TrainingStep:
             sample = self.training_set.samples[dataset][index]
             samples.append(sample)
             latents.append(self.training_set.latents[dataset][index])
-            conditioning.append(
-                self.training_set.conditioning[sample.captions[number % len(sample.captions)]]
-            )
+            caption = sample.captions[self.training_set.plan.choice(number, len(sample.captions))]
+            conditioning.append(self.training_set.conditioning[caption])
         noise, timesteps = random_rows(
             self.config.seed,
             step,
@@ -112,7 +124,7 @@ class TrainingStep:
         )
 
     def losses(self, batch: Batch) -> Tensor:
-        """(B,) losses, unweighted but for Min-SNR; rows that use the base target see the base model first."""
+        """(B,) losses, unweighted but for Min-SNR; the base model speaks first where it is the target."""
         prediction_type = self.noise_scheduler.config.prediction_type
         noisy_latents = self.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = training_target(
@@ -135,18 +147,18 @@ class TrainingStep:
         return losses
 
     def backward(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Accumulate the gradients of a step; returns its loss and the mean losses of instance and prior rows.
+        """Accumulate the gradients of a step; returns its loss, and the means over instance and prior rows.
 
-        A mean over no rows is NaN, which the event log shows as null.
+        The losses are those of the whole global step, on every rank.
         """
         accumulation = self.config.gradient_accumulation_steps
         totals = torch.zeros(3, device=self.accelerator.device)
         counts = torch.zeros(2, device=self.accelerator.device)
         for micro_step in range(accumulation):
-            torch.manual_seed(
-                _module_seed(self.config.seed, step, micro_step, self.accelerator.process_index)
-            )
-            random.seed(_module_seed(self.config.seed, step, micro_step, self.accelerator.process_index))
+            # For randomness inside modules, such as dropout, which a row's own generator does not reach.
+            module_seed = mix_seed(self.config.seed, step, micro_step, self.accelerator.process_index)
+            torch.manual_seed(module_seed)
+            random.seed(module_seed)
             batch = self.batch(step, micro_step)
             last = micro_step == accumulation - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.denoiser):
@@ -158,37 +170,48 @@ class TrainingStep:
                 self.accelerator.backward(loss)
             is_prior = batch.uses_base_target.to(losses.device)
             detached = losses.detach()
-            totals += torch.stack([loss.detach(), detached[~is_prior].sum(), detached[is_prior].sum()])
+            # Not detached[is_prior], whose size the host would wait for.
+            shares = [loss.detach() / self.accelerator.num_processes]
+            shares += [torch.where(is_prior, 0, detached).sum(), torch.where(is_prior, detached, 0).sum()]
+            totals += torch.stack(shares)
             counts += torch.stack([(~is_prior).sum(), is_prior.sum()])
+        if self.accelerator.num_processes > 1:
+            totals, counts = self.accelerator.reduce((totals, counts), "sum")
         return totals[0], totals[1] / counts[0], totals[2] / counts[1]
 
     def __call__(self, step: int, learning_rate: float) -> StepReport:
+        """Take step `step`, counted from 0, at this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss, instance_loss, prior_loss = self.backward(step)
+        scaler = self.accelerator.scaler  # of fp16; None otherwise
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.adapter.parameters, self.config.max_grad_norm)
         # A fused optimizer reads this flag on the device and skips the whole update.
         self.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()
         self.optimizer.step()
+        if scaler is not None:
+            scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return StepReport(step + 1, loss, instance_loss, prior_loss, grad_norm, learning_rate)
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients in place to at most `max_norm`; returns their norm before, without a wait for the device."""
+    """Scale gradients in place to at most `max_norm`; returns their norm before, still on the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
-def _module_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
-    """For randomness inside modules, such as dropout, which a row's own generator does not reach."""
-    return (seed * 1_000_003 + step * 8_191 + micro_step * 127 + rank) % 2**63
-
-
 class LossLog:
-    """Writes `loss` and `progress` events, each a step late, and watches for losses that are not finite."""
+    """Writes `loss` and `progress` events, each a step late, and watches for losses that are not finite.
+
+    Args:
+        first_step: steps that were done before, by a run that is resumed.
+        num_steps: steps of the whole run.
+    """
 
     def __init__(self, events: EventWriter, first_step: int, num_steps: int) -> None:
         self.events, self.num_steps = events, num_steps
@@ -198,6 +221,7 @@ class LossLog:
         self._last_progress = 0.0
 
     def add(self, report: StepReport) -> None:
+        """Write the report before this one."""
         self.flush()
         self._pending = report
 
@@ -205,7 +229,7 @@ class LossLog:
         """Write the pending report, waiting for the device where it is not done yet.
 
         Raises:
-            ValueError: if the loss was not finite several steps in a row.
+            ValueError: if loss or gradient were not finite `NON_FINITE_LIMIT` steps in a row.
         """
         report, self._pending = self._pending, None
         if report is None:
@@ -224,8 +248,9 @@ class LossLog:
         )
         if self._num_non_finite >= NON_FINITE_LIMIT:
             raise ValueError(
-                f"The loss was not a finite number for {NON_FINITE_LIMIT} steps up to step {report.step}. "
-                "Lower learning_rate, or set mixed_precision to 'no'; the last checkpoint is kept."
+                f"The loss or its gradient was not a finite number for {NON_FINITE_LIMIT} steps up to step "
+                f"{report.step}. Lower learning_rate, or set mixed_precision to 'no'; earlier checkpoints "
+                "are kept."
             )
         now = time.monotonic()
         if now - self._last_progress > 0.5 or report.step == self.num_steps:

@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dreamspace.data.plan import mix_seed
+
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
 def signal_to_noise(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
-    """SNR of each sample's timestep, (B,): alpha_bar / (1 - alpha_bar)."""
+    """Signal-to-noise ratio of each sample's timestep, (B,): alpha_bar / (1 - alpha_bar)."""
     alpha_bar = alphas_cumprod[timesteps]
     return alpha_bar / (1 - alpha_bar)
 
@@ -17,9 +19,17 @@ def signal_to_noise(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
 def training_target(
     latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, prediction_type: PredictionType
 ) -> Tensor:
-    """What the denoiser should predict: the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) latents.
+    """What the denoiser should predict: noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) latents.
 
-    v is that of arXiv:2202.00512, appendix D. All of (B, C, h, w).
+    v is that of arXiv:2202.00512, appendix D.
+
+    Args:
+        latents, noise: (B, C, h, w), as is the result.
+        timesteps: (B,) int64.
+        alphas_cumprod: alpha_bar of every training timestep.
+
+    Raises:
+        ValueError: if `prediction_type` is neither epsilon nor v_prediction.
     """
     if prediction_type == "epsilon":
         return noise
@@ -85,18 +95,7 @@ def random_rows(
     """
     noise, timesteps = [], []
     for row in range(first_row, first_row + num_rows):
-        generator = torch.Generator().manual_seed(_mix(seed, step, row))
+        generator = torch.Generator().manual_seed(mix_seed(seed, step, row))
         noise.append(torch.randn(shape, generator=generator))
         timesteps.append(torch.randint(num_train_timesteps, (), generator=generator))
     return torch.stack(noise), torch.stack(timesteps)
-
-
-def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (splitmix64's finaliser after each)."""
-    mask, state = (1 << 64) - 1, 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & mask
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-        state ^= state >> 31
-    return state >> 1

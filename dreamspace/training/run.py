@@ -1,15 +1,13 @@
 """The `train` job: from a run folder with two JSON files to an adapter that is proven to work."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
-from PIL import Image
+from accelerate import Accelerator, InitProcessGroupKwargs
 
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.data.geometry import edge_px
@@ -18,21 +16,28 @@ from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import Adapter, add_lora
-from dreamspace.models.base import open_model
-from dreamspace.models.family import Family
+from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.previews import load_tiny_vae
-from dreamspace.training.checkpoints import load_optimizer, replace_folder, save_optimizer
+from dreamspace.training.checkpoints import (
+    checkpoint_folder,
+    load_optimizer,
+    prune_optimizers,
+    remove_unfinished,
+    replace_folder,
+    resumable_checkpoints,
+    save_optimizer,
+)
 from dreamspace.training.loop import LossLog, TrainingStep
+from dreamspace.training.optimizers import adamw, learning_rate_schedule
 from dreamspace.training.preparation import (
+    TrainingSet,
     fill_class_folder,
     read_training_set,
     sampling_settings,
     validation_prompts,
 )
+from dreamspace.training.proof import prove
 from dreamspace.training.validation import Validator
-
-PROOF_THRESHOLD = 0.5
-"""Mean difference in grey levels (of 255) that an adapter must make to an image at a fixed seed."""
 
 
 def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -45,90 +50,133 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         ValueError: for everything that the user can mend.
     """
     config = RunConfig.load(job_dir / "config.json")
-    datasets = load_datasets(job_dir / "multidatabackend.json")
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    datasets = [
+        dataset for dataset in load_datasets(job_dir / "multidatabackend.json") if dataset.probability > 0
+    ]
+    accelerator = new_accelerator(config)
     name = config.pretrained_model_name_or_path
     model = open_model(name, config.model_family, cache_of(job_dir), accelerator.device)
-    family, folder = model.family, model.folder
-    resolution_px = edge_px(datasets[0].resolution, datasets[0].resolution_type, family.multiple_px(folder))
-    with accelerator.main_process_first():
+    multiple_px = model.family.multiple_px(model.folder)
+    resolution_px = edge_px(datasets[0].resolution, datasets[0].resolution_type, multiple_px)
+    settings = sampling_settings(config, (resolution_px, resolution_px), multiple_px)
+    if accelerator.is_main_process:
+        remove_unfinished(job_dir)
         fill_class_folder(config, datasets, model, resolution_px, events, lambda: stop_requested(job_dir))
-        if consume_control(job_dir, "stop"):
-            events.write("stopped", step=0, path=None)
-            return
+    if consume_request(accelerator, job_dir, "stop"):
+        events.write("stopped", step=0)
+        return
+    with accelerator.main_process_first():
         training_set = read_training_set(config, datasets, model, events)
+    write_mixture(training_set, config, accelerator, events)
 
     events.write("stage", name="loading", message="Loading the model.")
-    denoiser = family.load_denoiser(folder, accelerator.device, torch.float32)
-    adapter = add_lora(
-        denoiser, family.lora_targets, config.lora_rank, config.lora_alpha, config.lora_dropout, config.seed
-    )
-    if config.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(
-        adapter.parameters,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
-        weight_decay=config.adam_weight_decay,
-        fused=True,
-    )
-    vae = family.load_vae(folder, accelerator.device)
+    denoiser, adapter = load_trainable(config, model)
     validator = Validator(
         config,
         job_dir,
         events,
-        family,
-        family.pipeline(folder, denoiser, vae),
-        load_tiny_vae(folder, accelerator.device),
+        model.family,
+        model.family.pipeline(model.folder, denoiser, model.family.load_vae(model.folder, model.device)),
+        load_tiny_vae(model.folder, model.device),
         validation_prompts(config, datasets),
         training_set.conditioning,
-        sampling_settings(config, training_set.size_px),
+        settings,
     )
+    optimizer = adamw(config, adapter.parameters)
+    run = Run(config, job_dir, events, model, accelerator, adapter, optimizer, validator, training_set.digest)
     step = TrainingStep(
         config,
-        family,
-        family.noise_scheduler(folder),
-        accelerator.prepare(denoiser),
+        model.family,
+        model.family.noise_scheduler(model.folder),
+        distributed(denoiser, accelerator),
         adapter,
         optimizer,
         training_set,
         accelerator,
     )
-    run = Run(config, job_dir, events, family, folder, accelerator, adapter, optimizer, validator)
-    counts = training_set.plan.mixture(
-        min(config.max_train_steps * step.num_step_rows, training_set.plan.epoch_rows)
-    )
-    events.write(
-        "mixture",
-        datasets=counts,
-        num_instances=sum(
-            len(s)
-            for s, d in zip(training_set.samples, datasets, strict=True)
-            if not d.is_regularisation_data
-        ),
-        num_prior=sum(
-            len(s) for s, d in zip(training_set.samples, datasets, strict=True) if d.is_regularisation_data
-        ),
-    )
+    check_disk(job_dir, adapter)
     start = run.resume() if arguments.get("resume") else 0
     if run.loop(step, start):
         run.finish()
 
 
+def new_accelerator(config: RunConfig) -> Accelerator:
+    """Raises ValueError if this machine cannot compute in `mixed_precision`."""
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError(
+            "mixed_precision 'fp16' needs a GPU, and this machine has none. Set it to 'no' or 'bf16'."
+        )
+    # Ranks wait for as long as rank 0 draws: class images before the training, validation images in it.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+
+
+def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
+    """The denoiser on its device, in training mode, and the new adapter on it."""
+    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    adapter = add_lora(
+        denoiser,
+        model.family.lora_targets,
+        config.lora_rank,
+        config.lora_alpha,
+        config.lora_dropout,
+        config.seed,
+    )
+    if config.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return denoiser.train(), adapter
+
+
+def distributed(denoiser: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+    """The denoiser as it is for one process, else wrapped so that gradients are averaged over the ranks."""
+    if accelerator.num_processes == 1:
+        return denoiser
+    wrapped = accelerator.prepare(denoiser)
+    # Takes accelerate's autocast off the denoiser's own `forward` again: the loop has its own, and images
+    # are drawn without it, so that they equal those of the stock pipeline.
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    return wrapped
+
+
+def write_mixture(
+    training_set: TrainingSet, config: RunConfig, accelerator: Accelerator, events: EventWriter
+) -> None:
+    """Announce what share of the rows each dataset has, over the run or over an epoch if that is shorter."""
+    num_step_rows = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+    num_rows = min(config.max_train_steps * num_step_rows, training_set.plan.epoch_rows)
+    events.write(
+        "mixture",
+        datasets=training_set.plan.mixture(num_rows),
+        num_instances=training_set.num_samples(uses_base_target=False),
+        num_prior=training_set.num_samples(uses_base_target=True),
+    )
+
+
+def consume_request(accelerator: Accelerator, job_dir: Path, name: Literal["stop", "save", "sample"]) -> bool:
+    """Whether the app asked for this; rank 0 reads the request, and all ranks act on it."""
+    found = accelerator.is_main_process and consume_control(job_dir, name)
+    if accelerator.num_processes == 1:
+        return found
+    flag = torch.tensor([int(found)], device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item())
+
+
 @dataclass
 class Run:
-    """A run in progress: what saving, validating and finishing need."""
+    """A run in progress: what saving, validating and finishing need.
+
+    `digest` tells what is trained on, so that a resumed run notices a change.
+    """
 
     config: RunConfig
     run_dir: Path
     events: EventWriter
-    family: Family
-    model_folder: Path
+    model: BaseModel
     accelerator: Accelerator
     adapter: Adapter
     optimizer: torch.optim.Optimizer
     validator: Validator
+    digest: str
 
     def loop(self, training_step: TrainingStep, start: int) -> bool:
         """Steps from `start` to the end; returns whether the end was reached."""
@@ -136,6 +184,8 @@ class Run:
         learning_rates = learning_rate_schedule(config)
         if start == 0:
             self.validate(0, "base")
+        elif self.is_validation_due(start) and not self.validator.are_drawn(start):
+            self.validate(start, "trained")
         self.events.write("stage", name="training", message="Training.")
         log = LossLog(self.events, start, config.max_train_steps)
         for index in range(start, config.max_train_steps):
@@ -149,22 +199,23 @@ class Run:
             if stop:
                 self.events.write("stopped", step=step, path=f"checkpoints/step-{step:06d}")
                 return False
-            if last or step % config.validation_step_interval == 0 or self.asked("sample"):
+            if self.is_validation_due(step) or self.asked("sample"):
                 log.flush()
                 self.validate(step, "trained")
                 if not last:
                     self.events.write("stage", name="training", message="Training.")
         return True
 
-    def asked(self, name: str) -> bool:
-        """Whether the app asked for this; rank 0 reads the request, and all ranks act on it."""
-        asked = self.accelerator.is_main_process and consume_control(self.run_dir, name)
-        if self.accelerator.num_processes == 1:
-            return asked
-        flag = torch.tensor([int(asked)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "max").item())
+    def asked(self, name: Literal["stop", "save", "sample"]) -> bool:
+        """Whether the app asked for this since the last call."""
+        return consume_request(self.accelerator, self.run_dir, name)
 
-    def validate(self, step: int, weights: str) -> None:
+    def is_validation_due(self, step: int) -> bool:
+        """Whether the configuration wants images of this step."""
+        return step % self.config.validation_step_interval == 0 or step == self.config.max_train_steps
+
+    def validate(self, step: int, weights: Literal["base", "trained"]) -> None:
+        """Draw the validation images, unless they are disabled."""
         if self.config.validation_disable or not self.accelerator.is_main_process:
             return
         self.events.write("stage", name="validating", message=f"Drawing validation images at step {step}.")
@@ -176,102 +227,59 @@ class Run:
         """Write a checkpoint whole or not at all, and prune the optimizer state of old ones."""
         if not self.accelerator.is_main_process:
             return
-        folder = self.run_dir / "checkpoints" / f"step-{step:06d}"
+        check_disk(self.run_dir, self.adapter)
+        folder = checkpoint_folder(self.run_dir, step)
         temporary = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        check_disk(temporary, self.adapter, self.optimizer)
-        self.family.save_adapter(self.adapter.denoiser, temporary)
+        self.model.family.save_adapter(self.adapter.denoiser, temporary)
         save_optimizer(self.optimizer, temporary)
-        write_json(temporary / "state.json", {"step": step})
+        scaler = self.accelerator.scaler
+        state = {"step": step, "digest": self.digest, "grad_scaler": scaler and scaler.state_dict()}
+        write_json(temporary / "state.json", state)
         replace_folder(temporary, folder)
-        resumable = sorted(folder.parent.glob("step-*/optimizer.safetensors"))
-        for outdated in resumable[: -self.config.checkpoints_total_limit]:
-            outdated.unlink()
-            outdated.with_suffix(".json").unlink()
+        prune_optimizers(self.run_dir, self.config.checkpoints_total_limit)
         self.events.write("checkpoint", step=step, path=folder.relative_to(self.run_dir))
 
     def resume(self) -> int:
         """Restore the newest checkpoint that can be resumed from; returns its step, 0 where there is none."""
-        found = sorted((self.run_dir / "checkpoints").glob("step-*/optimizer.json"))
+        found = resumable_checkpoints(self.run_dir)
         if not found:
             return 0
-        folder = found[-1].parent
-        self.adapter.load(folder)
-        load_optimizer(self.optimizer, folder)
-        return read_json(folder / "state.json")["step"]
+        self.adapter.load(found[-1])
+        load_optimizer(self.optimizer, found[-1])
+        state = read_json(found[-1] / "state.json")
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["grad_scaler"])
+        if state["digest"] != self.digest:
+            self.events.write(
+                "warning",
+                message="The photos, class images or captions are others than when this run was stopped.",
+                hint="It goes on with what is there now.",
+            )
+        return state["step"]
 
     def finish(self) -> None:
-        """Export the adapter, and say `done` only once it was loaded again and changed an image as trained."""
+        """Export the adapter; `done` only once it was loaded again and changed an image as trained."""
         if not self.accelerator.is_main_process:
             return
         self.events.write("stage", name="saving", message="Saving the adapter and proving that it loads.")
-        temporary, final = self.run_dir / ".adapter.new", self.run_dir / "adapter"
-        shutil.rmtree(temporary, ignore_errors=True)
+        check_disk(self.run_dir, self.adapter)
+        temporary = self.run_dir / ".adapter.new"
         temporary.mkdir()
-        self.family.save_adapter(self.adapter.denoiser, temporary)
-        replace_folder(temporary, final)
-        self.prove(final)
+        self.model.family.save_adapter(self.adapter.denoiser, temporary)
+        self.adapter.denoiser.eval()
+        prove(temporary, self.model, self.validator)
+        replace_folder(temporary, self.run_dir / "adapter")
         self.events.write("done", step=self.config.max_train_steps, path="adapter")
 
-    def prove(self, adapter_folder: Path) -> None:
-        """Load the saved adapter into a fresh base model by the stock loader, and compare images.
 
-        Raises:
-            ValueError: if the adapter changes nothing.
-            RuntimeError: if the reloaded adapter draws another image than the one in training.
-        """
-        self.adapter.denoiser.eval()
-        prompts = self.validator.prompts[:1]
-        settings = self.validator.settings
-        if not self.config.validation_disable:
-            settings = replace(settings, num_inference_steps=min(10, settings.num_inference_steps))
-        validator = replace(self.validator, settings=settings)
-        trained = validator.images(prompts)[0]
-        fresh = self.family.load_denoiser(self.model_folder, self.accelerator.device, torch.float32)
-        pipeline = self.family.pipeline(self.model_folder, fresh, self.validator.pipeline.vae)
-        base = validator.images(prompts, pipeline=pipeline)[0]
-        pipeline.load_lora_weights(adapter_folder)
-        loaded = validator.images(prompts, pipeline=pipeline)[0]
-        if (change := grey_levels_apart(base, loaded)) < PROOF_THRESHOLD:
-            raise ValueError(
-                f"The trained adapter changes the image of '{prompts[0]}' by {change:.2f} of 255 grey levels, which is "
-                f"nothing. Train longer than {self.config.max_train_steps} steps, or raise learning_rate."
-            )
-        if (error := grey_levels_apart(trained, loaded)) > max(0.5, 0.1 * change):
-            raise RuntimeError(
-                f"The saved adapter draws an image {error:.2f} grey levels away from the trained one's (base: {change:.2f})."
-            )
-
-
-def learning_rate_schedule(config: RunConfig) -> list[float]:
-    """The learning rate of every step, by diffusers' schedule of that name: a function of the step alone."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
-    scheduler = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    rates = []
-    for _ in range(config.max_train_steps):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
-def grey_levels_apart(first: Image.Image, second: Image.Image) -> float:
-    """Mean absolute difference of two RGB pictures of one size, in grey levels of 255."""
-    return float(np.abs(np.asarray(first, np.float32) - np.asarray(second, np.float32)).mean())
-
-
-def check_disk(folder: Path, adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse to begin a checkpoint that the disk cannot hold.
+def check_disk(folder: Path, adapter: Adapter) -> None:
+    """Refuse to begin what the disk cannot hold.
 
     Raises:
-        ValueError: with what is free and what is needed.
+        ValueError: with what is free and what a checkpoint needs.
     """
+    # Weights and AdamW's two moments, and the adapter once more at the end, in fp32.
     needed = 4 * sum(parameter.numel() * 4 for parameter in adapter.parameters) + 10_000_000
     free = shutil.disk_usage(folder).free
     if free < needed:

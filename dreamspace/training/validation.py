@@ -10,15 +10,8 @@ from dreamspace.config import RunConfig
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.family import Conditioning, Family
+from dreamspace.models.previews import PreviewSink, announced_previews
 from dreamspace.models.sampling import SamplingSettings, sample_images
-
-
-def validation_size_px(config: RunConfig, training_size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of the validation images: `validation_resolution`, else the training's."""
-    if config.validation_resolution is None:
-        return training_size
-    edges = [int(edge) for edge in config.validation_resolution.split("x")]
-    return edges[0], edges[-1]
 
 
 @dataclass
@@ -40,7 +33,16 @@ class Validator:
 
     @property
     def seed(self) -> int:
+        """`validation_seed`, else the run's."""
         return self.config.seed if self.config.validation_seed is None else self.config.validation_seed
+
+    def folder(self, step: int) -> Path:
+        """Where the images of a step lie."""
+        return self.run_dir / "validation" / f"step-{step:06d}"
+
+    def are_drawn(self, step: int) -> bool:
+        """Whether all images of a step are there."""
+        return all((self.folder(step) / f"{index}.png").exists() for index in range(len(self.prompts)))
 
     def draw(self, step: int, weights: str) -> list[Path]:
         """Draw an image of each prompt, with previews; returns the paths of the images.
@@ -48,30 +50,18 @@ class Validator:
         Args:
             weights: "base" or "trained", as the events say it.
         """
-        folder = self.run_dir / "validation" / f"step-{step:06d}"
-        paths = []
+        folder, paths = self.folder(step), []
         for start in range(0, len(self.prompts), self.config.train_batch_size):
             prompts = self.prompts[start : start + self.config.train_batch_size]
-
-            def announce(
-                index: int, inference_step: int, picture: Image.Image, start=start, prompts=prompts
-            ) -> None:
-                place = (
-                    self.run_dir / "previews" / f"step-{step:06d}-{start + index}-{inference_step:03d}.png"
-                )
-                with replace_file(place) as temporary:
-                    picture.save(temporary)
-                self.events.write(
-                    "preview",
-                    step=step,
-                    prompt=prompts[index],
-                    index=start + index,
-                    inference_step=inference_step,
-                    num_inference_steps=self.settings.num_inference_steps,
-                    path=place.relative_to(self.run_dir),
-                )
-
-            images = self.images(prompts, announce if self.config.validation_preview else None)
+            on_preview = announced_previews(
+                self.events,
+                self.run_dir,
+                prompts,
+                self.settings.num_inference_steps,
+                first_index=start,
+                step=step,
+            )
+            images = self.images(prompts, on_preview if self.config.validation_preview else None)
             for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start):
                 paths.append(folder / f"{index}.png")
                 with replace_file(paths[-1]) as temporary:
@@ -86,7 +76,9 @@ class Validator:
                 )
         return paths
 
-    def images(self, prompts: list[str], on_preview=None, pipeline: Any = None) -> list[Image.Image]:
+    def images(
+        self, prompts: list[str], on_preview: PreviewSink | None = None, pipeline: Any = None
+    ) -> list[Image.Image]:
         """Draw images of these prompts with the run's pipeline or the one given, all from the same seed."""
         return sample_images(
             self.family,

@@ -17,6 +17,7 @@ class History:
     Attributes:
         losses: the `loss` event of each step, in order; a resumed run's steps replace their earlier selves.
         samples: `sample` events by (step, prompt); the newest of each.
+        images: the same events by path, in which those of one prompt with several seeds are all there.
         previews: the newest `preview` event of each prompt index.
         checkpoints: steps that have one, in order.
         progress, stage, mixture, final: the last event of that kind (`final`: of this attempt), or None.
@@ -25,6 +26,7 @@ class History:
 
     losses: dict[int, Event] = field(default_factory=dict)
     samples: dict[tuple[int, str], Event] = field(default_factory=dict)
+    images: dict[str, Event] = field(default_factory=dict)
     previews: dict[int, Event] = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
     progress: Event | None = None
@@ -48,6 +50,7 @@ class History:
             self.progress = event
         elif kind == "sample":
             self.samples[event["step"], event["prompt"]] = event
+            self.images[event["path"]] = event
         elif kind == "preview":
             self.previews[event["index"]] = event
         elif kind == "checkpoint":

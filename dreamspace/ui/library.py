@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dreamspace.config import DatasetConfig, RunConfig, parse_dataset
 from dreamspace.data.photos import ImportReport, import_photos
@@ -263,3 +264,14 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f".deleted-{folder.name}")
     os.replace(folder, doomed)
     shutil.rmtree(doomed)
+
+
+def adapter_steps(run: Run) -> list[int]:
+    """The steps whose checkpoint holds an adapter."""
+    files = sorted((run.dir / "checkpoints").glob(f"step-*/{ADAPTER_FILE}"))
+    return [int(file.parent.name.removeprefix("step-")) for file in files]
+
+
+def job_arguments(job_dir: Path) -> dict[str, Any]:
+    """The arguments with which a job was submitted last."""
+    return _job(job_dir, *_stamp(job_dir, JOB_FILE)).arguments

@@ -45,7 +45,7 @@ class Card:
         return View(**{f"{self.kind}_id": self.id}).address
 
 
-def build_sidebar(guide: Guide) -> None:
+def build_side(guide: Guide) -> None:
     """The logo, the button for a new run, and the list of runs and drafts."""
     brand = guide.html(lambda page: render("brand.html"), events=("start_over",), elem_id="brand")
     cards = guide.html(

@@ -26,33 +26,36 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
     guide.html(lambda page: render("photos_intro.html", has_photos=bool(page.photos)))
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=5, min_width=300):
-            with gr.Group(elem_classes="ds-card"):
+            with gr.Column(elem_classes="ds-card"):
                 guide.html(lambda page: Markup('<h2 class="ds-overline">Add photos</h2>'))
                 files = gr.File(
                     file_count="multiple", show_label=False, height=168, elem_id="upload", elem_classes="ds-drop"
                 )
                 samples = guide.html(_samples, events=("choose_sample",))
-            with gr.Group(elem_classes="ds-card"):
-                guide.html(lambda page: Markup('<h2 class="ds-overline">Name it</h2>'))
-                class_word = gr.Textbox(
-                    label="What is it?",
-                    info="The everyday word for it: dog, mug, person, backpack.",
-                    placeholder="dog",
-                    elem_id="class-word",
-                    max_length=60,
-                )
-                token = gr.Textbox(
-                    label="Its own word",
-                    info="A rare word that will stand for this one. 'sks' means nothing to the model yet.",
-                    value="sks",
-                    elem_id="token",
-                    max_length=60,
-                )
-                phrase = guide.html(None, elem_id="phrase")
         with gr.Column(scale=7, min_width=300):
             report = guide.html(None, elem_id="import-report")
             wall = guide.html(_wall, events=("remove_photo",), elem_id="wall")
-    go_on = gr.Button("Continue to settings", variant="primary", elem_id="to-settings", elem_classes="ds-next")
+            with gr.Column(elem_classes="ds-card"):
+                guide.html(lambda page: Markup('<h2 class="ds-overline">Name it</h2>'))
+                with gr.Row(elem_classes="ds-fields"):
+                    class_word = gr.Textbox(
+                        label="What is it?",
+                        info="Its everyday word: dog, mug, person.",
+                        placeholder="dog",
+                        elem_id="class-word",
+                        max_length=60,
+                    )
+                    token = gr.Textbox(
+                        label="Its own word",
+                        info="A rare word that means nothing yet.",
+                        value="sks",
+                        elem_id="token",
+                        max_length=60,
+                    )
+                phrase = guide.html(None, elem_id="phrase")
+            go_on = gr.Button(
+                "Continue to settings", variant="primary", elem_id="to-settings", elem_classes="ds-next"
+            )
 
     guide.form(class_word, lambda page: _words(page)[0])
     guide.form(token, lambda page: _words(page)[1])

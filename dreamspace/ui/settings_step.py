@@ -37,14 +37,14 @@ def build(guide: Guide, class_word: gr.Textbox, token: gr.Textbox) -> None:
     guide.html(lambda page: render("settings_intro.html"))
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=7, min_width=300):
-            with gr.Group(elem_classes="ds-card"):
+            with gr.Column(elem_classes="ds-card"):
                 preset = gr.Radio(names, value=names[0], label="Preset", elem_id="preset")
                 about = guide.html(None, elem_id="preset-about")
                 steps = gr.Slider(
-                    10, 4000, value=first.config.max_train_steps, step=10, label="Steps", elem_id="num-steps",
+                    10, 2000, value=first.config.max_train_steps, step=10, label="Steps", elem_id="num-steps",
                     info="More steps learn the subject better, until it takes over everything else.",
                 )  # fmt: skip
-            with gr.Group(elem_classes="ds-card"):
+            with gr.Column(elem_classes="ds-card"):
                 prior = gr.Checkbox(
                     value=True, label="Keep what the model knew (prior preservation)", elem_id="prior",
                     info="Class images, drawn by the base model first, are trained along, so that other things of "

@@ -1,0 +1,58 @@
+"""The proof that a saved adapter works: nothing is done before an image says so."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.base import BaseModel
+from dreamspace.training.validation import Validator
+
+PROOF_THRESHOLD = 0.5
+"""Mean difference in grey levels (of 255) that an adapter must make to an image at a fixed seed."""
+
+MAX_INFERENCE_STEPS = 10
+"""Enough to see a difference by."""
+
+
+def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
+    """Load a saved adapter into a fresh base model by the stock loader, and compare its image.
+
+    Args:
+        validator: its pipeline holds the trained denoiser, in evaluation mode.
+
+    Raises:
+        ValueError: if the adapter changes nothing.
+        RuntimeError: if the loaded adapter draws another image than the trained one.
+    """
+    num_inference_steps = min(MAX_INFERENCE_STEPS, validator.settings.num_inference_steps)
+    validator = replace(
+        validator, settings=replace(validator.settings, num_inference_steps=num_inference_steps)
+    )
+    prompts = validator.prompts[:1]
+    trained = validator.images(prompts)[0]
+    fresh = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    pipeline = model.family.pipeline(model.folder, fresh, validator.pipeline.vae)
+    base = validator.images(prompts, pipeline=pipeline)[0]
+    load_into_pipeline(pipeline, adapter_folder)
+    loaded = validator.images(prompts, pipeline=pipeline)[0]
+    change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
+    if error > max(0.5, 0.1 * grey_levels_apart(base, trained)):
+        raise RuntimeError(
+            f"The saved adapter draws an image {error:.2f} grey levels away from the trained one's, "
+            f"and {change:.2f} away from the base model's."
+        )
+    if change < PROOF_THRESHOLD:
+        raise ValueError(
+            f"The trained adapter changes the image of '{prompts[0]}' by {change:.2f} of 255 grey levels, "
+            f"which is nothing. Train longer than {validator.config.max_train_steps} steps, "
+            "or raise learning_rate."
+        )
+
+
+def grey_levels_apart(first: Image.Image, second: Image.Image) -> float:
+    """Mean absolute difference of two RGB pictures of one size, in grey levels of 255."""
+    return float(np.abs(np.asarray(first, np.float32) - np.asarray(second, np.float32)).mean())

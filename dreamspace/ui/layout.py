@@ -1,0 +1,39 @@
+"""The whole page: the list of runs beside the guide with its five steps."""
+
+import gradio as gr
+
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui import overview, photos_step, publish_step, result_step, settings_step, train_step
+from dreamspace.ui.guide import Guide
+
+# Uploads are moved into the workspace at once; what a broken upload leaves goes after a day.
+_DELETE_CACHE_SECONDS = (3600, 86_400)
+
+
+def build_page(workspace: Workspace) -> gr.Blocks:
+    """The Blocks of the app."""
+    with gr.Blocks(title="Dreamspace", analytics_enabled=False, delete_cache=_DELETE_CACHE_SECONDS) as demo:
+        guide = Guide(workspace, gr.Textbox(visible="hidden", elem_id="address"))
+        with gr.Row(elem_id="frame"):
+            with gr.Column(elem_id="side", scale=0, min_width=0):
+                overview.build_side(guide)
+            with gr.Column(elem_id="main", min_width=0):
+                overview.build_heading(guide)
+                walkthrough = _build_steps(guide)
+        guide.wire(demo, walkthrough)
+    return demo
+
+
+def _build_steps(guide: Guide) -> gr.Walkthrough:
+    with gr.Walkthrough(selected=0, elem_id="guide") as walkthrough:
+        with gr.Step("Photos", id=0):
+            class_word, token = photos_step.build(guide)
+        with gr.Step("Settings", id=1):
+            settings_step.build(guide, class_word, token)
+        with gr.Step("Train", id=2):
+            train_step.build(guide)
+        with gr.Step("Result", id=3):
+            result_step.build(guide)
+        with gr.Step("Publish", id=4):
+            publish_step.build(guide)
+    return walkthrough

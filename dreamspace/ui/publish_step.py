@@ -1,0 +1,101 @@
+"""Step 5: the adapter becomes a model repository on the Hugging Face Hub."""
+
+import os
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+from markupsafe import Markup
+
+from dreamspace.jobs.launcher import submit
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.media import event_picture_url
+from dreamspace.ui.page import Page, View, render
+
+# Publishing has seconds to tidy up; a Hub that does not answer must not hold it.
+GRACE_SECONDS = 10.0
+
+
+def build(guide: Guide) -> None:
+    """Build the step."""
+    guide.html(lambda page: render("publish_intro.html"))
+    with gr.Row(elem_classes="ds-columns"):
+        with gr.Column(scale=6, min_width=300):
+            guide.html(_preview, elem_id="publish-preview")
+        with gr.Column(scale=6, min_width=300):
+            with gr.Column(elem_classes="ds-card"):
+                gr.HTML('<h2 class="ds-overline">Where to</h2>', apply_default_css=False)
+                repo = gr.Textbox(
+                    label="Repository", elem_id="repo", max_length=200,
+                    info="A name, which goes to the account of the token, or account/name.",
+                )  # fmt: skip
+                private = gr.Checkbox(
+                    label="Private", value=True, elem_id="private", info="Only you can see it. You can open it on the Hub."
+                )
+                token = gr.Textbox(
+                    label="Access token", type="password", elem_id="hub-token", max_length=500,
+                    placeholder="the one of this machine" if os.environ.get("HF_TOKEN") else "hf_...",
+                    info="With write access, from huggingface.co/settings/tokens. It is used for this upload and never "
+                    "stored; leave it empty to use the one of this machine.",
+                )  # fmt: skip
+                push = gr.Button("Publish", variant="primary", elem_id="publish")
+            guide.html(_state, elem_id="publish-state")
+
+    guide.form(repo, lambda page: _proposed_name(page))
+    guide.form(token, lambda page: "")
+    guide.follow(push, lambda page: gr.update(interactive=not _is_busy(page)))
+    guide.link(push.click, _publish, [repo, private, token], [token])
+
+
+def _proposed_name(page: Page) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", page.run.title.lower()).strip("-") if page.run else ""
+
+
+def _is_busy(page: Page) -> bool:
+    return any(not page.status(job).is_final for job in page.jobs("publish")[:1])
+
+
+def _publish(page: Page, clicked: dict[str, Any], repo: str, private: bool, token: str) -> tuple[View, str]:
+    """Submit a `publish` job; the token goes into its environment and nowhere else.
+
+    Raises:
+        ValueError: without a name for the repository.
+    """
+    if page.run is None:
+        return page.view, ""
+    if not repo.strip():
+        raise ValueError("The repository has no name yet. Give it one, such as 'my-dog'.")
+    secret = token.strip() or os.environ.get("HF_TOKEN", "").strip()
+    arguments = {"run_dir": str(page.run.dir), "repo_id": repo.strip(), "private": bool(private)}
+    submit(
+        page.workspace.new_job_dir(f"publish {page.run.title}"), "publish", arguments, needs_gpu=False,
+        grace_seconds=GRACE_SECONDS, secrets={"HF_TOKEN": secret} if secret else {},
+    )  # fmt: skip
+    return page.view, ""
+
+
+def _preview(page: Page) -> Markup:
+    """What will be on the repository's page."""
+    if page.run is None:
+        return Markup("")
+    history = page.run_history
+    last = max((step for step in history.sampled_steps if step > 0), default=0)
+    pictures = [
+        (prompt, event_picture_url(page.run.dir, event, 320))
+        for (step, prompt), event in history.samples.items()
+        if step == last and last > 0
+    ]
+    return render("publish_preview.html", pictures=pictures, title=page.run.title, config=page.run.config)
+
+
+def _state(page: Page) -> Markup:
+    """The newest upload of this run."""
+    jobs = page.jobs("publish")[:1]
+    if not jobs:
+        return Markup("")
+    status, history = page.status(jobs[0]), page.history(jobs[0])
+    final = history.final or {}
+    url = final.get("path") if status.status == "done" else None
+    is_link = bool(url) and urlsplit(url).scheme in ("http", "https")
+    return render("publish_state.html", status=status, url=url if is_link else None, warnings=history.warnings)

@@ -1,0 +1,190 @@
+"""Step 4: before and after at the same seed, pictures of one's own prompts, and the adapter to take away."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from dreamspace.jobs.launcher import stop, submit
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.library import Run, adapter_steps, job_arguments
+from dreamspace.ui.media import adapter_url, event_picture_url
+from dreamspace.ui.page import Page, View, render
+
+MAX_JOBS_SHOWN = 12
+MAX_PROMPTS = 16
+
+_SCENES = ("on a beach", "in the snow")
+
+
+def build(guide: Guide) -> None:
+    """Build the step."""
+    choice = guide.html(_choice, events=("choose_checkpoint",), elem_id="choice")
+    guide.html(_comparison, elem_id="comparison")
+    with gr.Row(elem_classes="ds-columns"):
+        with gr.Column(scale=5, min_width=300):
+            with gr.Column(elem_classes="ds-card"):
+                gr.HTML('<h2 class="ds-overline">Try your own words</h2>', apply_default_css=False)
+                prompt = gr.Textbox(
+                    label="Prompt", info="One image a line.", lines=3, elem_id="own-prompt", max_length=2000
+                )
+                with gr.Accordion("More", open=False), gr.Row(elem_classes="ds-fields"):
+                        seed = gr.Number(label="Seed", value=1, precision=0, minimum=0, elem_id="own-seed")
+                        steps = gr.Number(
+                            label="Denoising steps", precision=0, minimum=1, maximum=200, elem_id="own-steps"
+                        )
+                        guidance = gr.Number(label="Guidance", minimum=0, maximum=30, elem_id="own-guidance")
+                make = gr.Button("Make images", variant="primary", elem_id="make")
+        with gr.Column(scale=7, min_width=300):
+            made = guide.html(_made, events=("stop_job",), elem_id="made")
+    guide.html(_download, elem_id="download")
+
+    guide.form(prompt, _proposed_prompts)
+    guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
+    guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
+    guide.link(choice.choose_checkpoint, _choose)
+    guide.link(make.click, _make, [prompt, seed, steps, guidance])
+    guide.link(made.stop_job, _stop)
+
+
+def _proposed_prompts(page: Page) -> str:
+    return "\n".join(f"a photo of a {page.run.title} {scene}" for scene in _SCENES) if page.run else ""
+
+
+def chosen_step(page: Page) -> int:
+    """The step whose images are shown: the chosen one, else the last."""
+    steps = [step for step in page.run_history.sampled_steps if step > 0]
+    return page.view.checkpoint if page.view.checkpoint in steps else max(steps, default=0)
+
+
+def _choice(page: Page) -> Markup:
+    steps = [step for step in page.run_history.sampled_steps if step > 0]
+    return render(
+        "choice.html", steps=steps, chosen=chosen_step(page), title=page.run.title if page.run else "",
+        is_live=bool(page.run) and not page.run.status.is_final,
+    )  # fmt: skip
+
+
+def _choose(page: Page, clicked: dict[str, Any]) -> View:
+    step = clicked.get("checkpoint", "")
+    return replace(page.view, checkpoint=int(step) if step.isdecimal() else None)
+
+
+def _comparison(page: Page) -> Markup:
+    """Of each prompt the base model's image and the trained one's, at the same seed."""
+    history, step = page.run_history, chosen_step(page)
+    pairs = []
+    for prompt in history.prompts:
+        before, after = history.samples.get((0, prompt)), history.samples.get((step, prompt))
+        if page.run is not None and after is not None:
+            pairs.append(
+                {
+                    "prompt": prompt,
+                    "seed": after["seed"],
+                    "before": event_picture_url(page.run.dir, before) if before else None,
+                    "after": event_picture_url(page.run.dir, after),
+                }
+            )
+    return render("comparison.html", pairs=pairs, step=step)
+
+
+def _make(
+    page: Page,
+    clicked: dict[str, Any],
+    text: str,
+    seed: float | None,
+    num_inference_steps: float | None,
+    guidance: float | None,
+) -> View:
+    """Submit a `generate` job with a prompt for each line of the text.
+
+    Raises:
+        ValueError: without a prompt, or with more than `MAX_PROMPTS`.
+    """
+    prompts = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if page.run is None:
+        return page.view
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"These are {len(prompts)} prompts, and {MAX_PROMPTS} fit at a time. Take some lines out.")
+    if not prompts:
+        raise ValueError("The prompt is empty. Describe the picture, with the subject's own word in it.")
+    arguments = {
+        "run_dir": str(page.run.dir),
+        "prompts": prompts,
+        "seed": int(seed or 0),
+        "num_inference_steps": int(num_inference_steps) if num_inference_steps else None,
+        "guidance": guidance,
+        "checkpoint": checkpoint_to_use(page, page.run),
+    }
+    submit(page.workspace.new_job_dir(f"images {page.run.title}"), "generate", arguments)
+    return page.view
+
+
+def checkpoint_to_use(page: Page, run: Run) -> int | None:
+    """The checkpoint of the chosen step; None for the finished adapter.
+
+    Raises:
+        ValueError: if neither was saved yet.
+    """
+    saved = adapter_steps(run)
+    step = chosen_step(page)
+    if run.has_adapter and step in (0, run.config.max_train_steps) or (run.has_adapter and step not in saved):
+        return None
+    if step in saved:
+        return step
+    raise ValueError("Nothing was saved yet to make images with. Wait for the first checkpoint.")
+
+
+def _stop(page: Page, clicked: dict[str, Any]) -> View:
+    job_dir = page.workspace.job_dir(clicked.get("id", ""))
+    if job_dir in page.jobs("generate"):
+        stop(job_dir)
+    return page.view
+
+
+def _made(page: Page) -> Markup:
+    """The pictures of the run's `generate` jobs, the newest first."""
+    jobs = [_made_by(page, job_dir) for job_dir in page.jobs("generate")[:MAX_JOBS_SHOWN]]
+    return render("made.html", jobs=jobs, title=page.run.title if page.run else "")
+
+
+def _made_by(page: Page, job_dir: Path) -> dict[str, Any]:
+    """A job and its pictures: drawn, coming into focus, or still to come."""
+    history, status, arguments = page.history(job_dir), page.status(job_dir), job_arguments(job_dir)
+    drawn = list(history.images.values())
+    pictures = []
+    for index, prompt in enumerate(arguments["prompts"]):
+        preview = history.previews.get(index)
+        if index < len(drawn):
+            pictures.append({"prompt": prompt, "event": drawn[index], "focus": None})
+        elif preview is not None and not status.is_final:
+            focus = round(100 * preview["inference_step"] / preview["num_inference_steps"])
+            pictures.append({"prompt": prompt, "event": preview, "focus": focus})
+        elif not status.is_final:
+            pictures.append({"prompt": prompt, "event": None, "focus": None})
+    return {
+        "id": job_dir.name,
+        "dir": job_dir,
+        "status": status,
+        "pictures": pictures,
+        "seed": arguments["seed"],
+        "checkpoint": arguments.get("checkpoint"),
+    }
+
+
+def _download(page: Page) -> Markup:
+    if page.run is None:
+        return Markup("")
+    run, step = page.run, chosen_step(page)
+    is_final = step == run.config.max_train_steps
+    return render(
+        "download.html",
+        final=adapter_url(run.dir) if run.has_adapter else None,
+        final_name=f"{run.dir.name}.safetensors",
+        chosen=adapter_url(run.dir, step) if step in adapter_steps(run) and not is_final else None,
+        step=step,
+        title=run.title,
+        model=run.config.pretrained_model_name_or_path,
+    )
