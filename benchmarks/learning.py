@@ -7,7 +7,7 @@ with the base model and with each checkpoint, and writes `learning.md` (the tabl
 `learning.png` (a grid). Columns:
 
 - CLIP-I: mean cosine between generated images and held-out photos, whole images on both sides, over pairs in
-  different scenes, so that the scene itself earns nothing. The ceiling is that of held-out photos among themselves.
+  different scenes, so that the scene itself earns nothing. The ceiling is the same among held-out photos.
 - gap closed: how far CLIP-I came from the base model's value towards the ceiling.
 - scene: share of images whose scene is the one asked for, as the CLIP sees it.
 - leak: what the bare class prompt gained in CLIP-I, as a share of what the subject's prompt gained.

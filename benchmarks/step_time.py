@@ -198,9 +198,8 @@ def print_memory() -> None:
         printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     loop_imports, loop_peak = (int(word) / 1024 for word in loop.split()[-2:])
     imports, peak = (int(word) / 1024 for word in printed.split()[-2:])
-    print(
-        f"bare loop {loop_peak:.0f} MiB ({loop_imports:.0f} imports), ours {peak:.0f} MiB ({imports:.0f} imports)"
-    )
+    print(f"bare loop {loop_peak:.0f} MiB ({loop_imports:.0f} for imports)")
+    print(f"ours {peak:.0f} MiB ({imports:.0f} for imports)")
     print(f"ratio {peak / loop_peak:.2f}, net of imports {(peak - imports) / (loop_peak - loop_imports):.2f}")
 
 

@@ -26,7 +26,7 @@ _MAX_SLUG_LENGTH = 40
 
 
 class Workspace:
-    """The folders of DESIGN section 2 under one root, made when they are missing.
+    """The folders of all subjects, runs and jobs under one root, made when they are missing.
 
     Args:
         root: the workspace; None takes `DREAMSPACE_HOME`, else `./workspace`.

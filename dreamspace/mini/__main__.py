@@ -27,6 +27,7 @@ from dreamspace.mini.recipe import (
 )
 from dreamspace.mini.renders import training_pool
 from dreamspace.mini.stages import train_stage
+from dreamspace.mini.subjects import SUBJECTS, write_photos
 from dreamspace.mini.words import build_tokenizer
 
 NUM_RENDERS = 20_000
@@ -53,8 +54,15 @@ def main(arguments: list[str]) -> int:
     report.add_argument(
         "--out", type=Path, help="write the figures (report.json) and a grid (samples.png) here"
     )
+    photos = commands.add_parser("photos", help="write the photos of a sample subject")
+    photos.add_argument("subject", choices=SUBJECTS)
+    photos.add_argument("--out", type=Path, required=True, help="folder of the photos")
     options = parser.parse_args(arguments)
-    if options.steps is not None and options.stage is None:
+    if options.command == "photos":
+        for path in write_photos(options.subject, options.out):
+            print(path)
+        return 0
+    if options.command == "build" and options.steps is not None and options.stage is None:
         parser.error("--steps needs --stage: say which stage it is for.")
     if options.command == "build":
         run_recipe(options)
