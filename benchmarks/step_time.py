@@ -77,9 +77,7 @@ def our_step(unet, batch_size: int, edge: int, events):
     adapter, optimizer = new_lora(unet)
     accelerator = Accelerator(cpu=True)
     scheduler = DDPMScheduler(**noise_schedule())
-    step = TrainingStep(
-        config, FAMILY, scheduler, accelerator.prepare(unet), adapter, optimizer, training_set, accelerator
-    )
+    step = TrainingStep(config, FAMILY, scheduler, unet, adapter, optimizer, training_set, accelerator)
     log = LossLog(events, 0, 10**9)
     return lambda index: log.add(step(index, 1e-4))
 

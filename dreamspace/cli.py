@@ -1,27 +1,36 @@
 """Every job from the shell: `python -m dreamspace COMMAND`."""
 
 import argparse
+import dataclasses
 import json
 import os
-import shutil
+import re
 import sys
-import time
 from pathlib import Path
 
 from dreamspace.config import RunConfig, apply_settings, list_presets, load_datasets, load_preset
+from dreamspace.console import watch
 from dreamspace.doctor import examine
-from dreamspace.jobs.events import Event
-from dreamspace.jobs.launcher import follow, stop, submit
-from dreamspace.jobs.new_run import prior_folder, write_run
-from dreamspace.jobs.workspace import Workspace, job_status
+from dreamspace.jobs.launcher import submit
+from dreamspace.jobs.new_run import copy_run, prior_folder, writable_folder, write_run
+from dreamspace.jobs.workspace import Workspace
 from dreamspace.suggest import nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for what the caller can mend, 1 for our own fault."""
+    """Run one command; returns the exit status: 0, 2 for what the caller can mend, 1 for our own fault.
+
+    Raises:
+        SystemExit: of status 2 where the arguments do not parse, of 0 after `--help`.
+    """
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
     try:
+        if unknown:
+            known = re.findall(r"--[a-z-]+", parser.commands[options.command].format_help())
+            raise ValueError(
+                f"{options.command} does not take '{unknown[0]}'.{nearest(unknown[0], known)} See --help."
+            )
         return options.run(options)
     except ValueError as error:
         print(f"dreamspace: {error}", file=sys.stderr)
@@ -29,28 +38,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that names the nearest command or option."""
+    """argparse that says what is wrong in one line, and names the nearest command."""
+
+    commands: dict[str, "Parser"]
+    """The parser of each command by its name, where there are any."""
 
     def error(self, message: str) -> None:
-        known = [name for action in self._actions for name in (action.choices or action.option_strings)]
-        given = next(
-            (
-                word
-                for word in sys.argv[1:]
-                if f"'{word}'" in message or word in message.split(": ")[-1].split()
-            ),
-            "",
-        )
-        self.exit(
-            2, f"{self.prog}: {message}.{nearest(given, map(str, known)) if given else ''} See --help.\n"
-        )
+        misspelt = re.search(r"invalid choice: '([^']*)'", message)
+        known = [choice for action in self._actions for choice in action.choices or ()]
+        hint = nearest(misspelt[1], known) if misspelt else ""
+        self.exit(2, f"{self.prog}: {message}.{hint} See --help.\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
     parser = Parser(prog="python -m dreamspace", description="Teach a text-to-image model your own subject.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, (summary, add_options, run) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        add_options(command)
+        command.set_defaults(run=run)
+    parser.commands = commands.choices
+    return parser
 
-    train = commands.add_parser("train", help="train an adapter on photos of a subject")
+
+def _add_train_options(train: Parser) -> None:
     train.add_argument("--config", type=Path, help="config.json of the run")
     train.add_argument("--datasets", type=Path, help="multidatabackend.json, the list of datasets")
     train.add_argument("--preset", help=f"a configuration by name: {', '.join(list_presets())}")
@@ -60,14 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--class-images",
         type=int,
-        default=0,
         metavar="N",
         help="class images that the base model draws first, so that it forgets less (0: none)",
     )
     train.add_argument(
         "--set",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         dest="settings",
         help="change a setting; may be repeated",
@@ -81,133 +91,141 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the run, made if missing",
     )
     train.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
-    train.set_defaults(run=run_train)
-
-    prior = commands.add_parser("prior", help="let the base model draw class images")
-    prior.add_argument("--model", default="mini", help="'mini', a folder, or a Hub id")
-    prior.add_argument("--prompt", action="append", required=True, help="class prompt; may be repeated")
-    prior.add_argument("--count", type=int, default=24, help="number of images")
-    prior.add_argument("--seed", type=int, default=0)
-    prior.add_argument(
-        "--out", type=Path, required=True, help="folder of the images; those that are there are kept"
-    )
-    prior.set_defaults(run=run_prior)
-
-    generate = commands.add_parser("generate", help="make images with a run or an adapter")
-    generate.add_argument("--run", type=Path, dest="run_dir", metavar="DIR", help="a finished run")
-    generate.add_argument("--model", default="mini", help="base model, where no run is given")
-    generate.add_argument("--adapter", type=Path, help="folder of an adapter, where no run is given")
-    generate.add_argument("--checkpoint", type=int, metavar="STEP", help="use this checkpoint of the run")
-    generate.add_argument("--prompt", action="append", required=True, help="may be repeated")
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--steps", type=int, help="denoising steps of an image")
-    generate.add_argument("--guidance", type=float, help="how strictly images follow the prompt")
-    generate.add_argument("--out", type=Path, required=True, help="folder for the images")
-    generate.set_defaults(run=run_generate)
-
-    publish = commands.add_parser(
-        "publish", help="push a finished run to the Hugging Face Hub (token in HF_TOKEN)"
-    )
-    publish.add_argument("run_dir", type=Path)
-    publish.add_argument("--repo", required=True, help="user/name")
-    publish.add_argument("--public", action="store_true", help="let everyone see it; private otherwise")
-    publish.set_defaults(run=run_publish)
-
-    doctor = commands.add_parser("doctor", help="say what this machine has and what will work")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-    doctor.set_defaults(run=run_doctor)
-    return parser
 
 
 def run_train(options: argparse.Namespace) -> int:
+    """Write the run's folder, or take the one to be resumed, and train it."""
     run_dir = options.run_dir.resolve()
     if options.resume:
-        if not (run_dir / "config.json").exists():
-            raise ValueError(f"There is no run in {options.run_dir} to resume. Start it without --resume.")
+        _check_resume(options)
     elif options.config or options.datasets:
-        _write_pair(options, run_dir)
+        _write_pair(options)
     else:
-        _write_short_form(options, run_dir)
+        _write_short_form(options)
     RunConfig.load(run_dir / "config.json")
     load_datasets(run_dir / "multidatabackend.json")
     submit(run_dir, "train", {"resume": options.resume})
     return watch(run_dir)
 
 
-def _write_pair(options: argparse.Namespace, run_dir: Path) -> None:
-    """Copy a pair of files into a new run, once both are valid."""
+def _check_resume(options: argparse.Namespace) -> None:
+    given = ("config", "datasets", "preset", "photos", "class_word", "token", "class_images", "settings")
+    for name in given:
+        if getattr(options, name) is not None:
+            option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"--resume goes on with the run's own settings. Leave out {option}.")
+    if not (options.run_dir / "config.json").exists():
+        raise ValueError(f"There is no run in {options.run_dir} to resume. Start it without --resume.")
+
+
+def _write_pair(options: argparse.Namespace) -> None:
     if not (options.config and options.datasets):
         raise ValueError("--config and --datasets belong together. Give both, or --preset and --photos.")
-    if options.photos or options.preset or options.class_images:
-        raise ValueError("--config takes no --preset, --photos or --class-images: the two files say it all.")
-    if (run_dir / "config.json").exists():
-        raise ValueError(
-            f"{options.run_dir} holds a run already. Resume it with --resume, or name another folder."
-        )
-    config = RunConfig.load(options.config)
-    load_datasets(options.datasets)
-    if options.settings:
-        config = apply_settings(config, options.settings)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(options.datasets, run_dir / "multidatabackend.json")
-    config.save(run_dir / "config.json")
+    for name in ("preset", "photos", "class_word", "token", "class_images"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--config and --datasets say it all. Leave out --{name.replace('_', '-')}, "
+                "or change a setting by --set."
+            )
+    copy_run(options.run_dir, options.config, options.datasets, options.settings or [])
 
 
-def _write_short_form(options: argparse.Namespace, run_dir: Path) -> None:
+def _write_short_form(options: argparse.Namespace) -> None:
     for name, value in (("--photos", options.photos), ("--class-word", options.class_word)):
         if value is None:
             raise ValueError(
                 f"{name} is missing. Give --photos DIR and --class-word WORD, or --config and --datasets."
             )
-    if options.class_images < 0:
-        raise ValueError(f"--class-images must be 0 or more, got {options.class_images}.")
+    num_class_images = options.class_images or 0
+    if num_class_images < 0:
+        raise ValueError(f"--class-images must be 0 or more, got {num_class_images}.")
     preset = load_preset(options.preset or "mini")
+    settings = options.settings or []
     prior_dir = None
-    if options.class_images:
-        prior_dir = prior_folder(Workspace(), preset.config.pretrained_model_name_or_path, options.class_word)
+    if num_class_images:
+        model = apply_settings(preset.config, settings).pretrained_model_name_or_path
+        prior_dir = prior_folder(Workspace(), model, options.class_word)
     write_run(
-        run_dir,
+        options.run_dir,
         preset,
         options.photos,
         class_word=options.class_word,
         token=options.token,
-        num_class_images=options.class_images,
+        num_class_images=num_class_images,
         prior_dir=prior_dir,
-        settings=options.settings,
+        settings=settings,
+    )
+
+
+def _add_prior_options(prior: Parser) -> None:
+    prior.add_argument("--model", default="mini", help="'mini', a folder, or a Hub id")
+    prior.add_argument("--prompt", action="append", required=True, help="class prompt; may be repeated")
+    prior.add_argument("--count", type=int, default=24, help="number of images")
+    prior.add_argument("--seed", type=int, default=0, help="of the first image; the others count up")
+    prior.add_argument(
+        "--out", type=Path, required=True, help="folder of the images; those that are there count"
     )
 
 
 def run_prior(options: argparse.Namespace) -> int:
-    if options.count < 1:
-        raise ValueError(f"--count must be 1 or more, got {options.count}.")
+    """Draw class images into a folder."""
+    _check_from("--count", options.count, 1)
+    _check_from("--seed", options.seed, 0)
     arguments = {
-        "model": options.model,
+        "model": _model_name(options.model),
         "prompts": options.prompt,
         "count": options.count,
         "seed": options.seed,
-        "out": str(options.out.resolve()),
+        "out": str(writable_folder(options.out)),
     }
     return _run_job("prior", arguments)
 
 
+def _add_generate_options(generate: Parser) -> None:
+    generate.add_argument("--run", type=Path, dest="run_dir", metavar="DIR", help="a finished run")
+    generate.add_argument("--checkpoint", type=int, metavar="STEP", help="use this checkpoint of the run")
+    generate.add_argument("--model", help="base model, where no run is given (mini)")
+    generate.add_argument("--adapter", type=Path, help="folder of an adapter, where no run is given")
+    generate.add_argument("--prompt", action="append", required=True, help="may be repeated")
+    generate.add_argument("--seed", type=int, default=0, help="the same seed and prompt: the same image")
+    generate.add_argument("--steps", type=int, help="denoising steps of an image")
+    generate.add_argument("--guidance", type=float, help="how strictly images follow the prompt")
+    generate.add_argument("--out", type=Path, required=True, help="folder for the images")
+
+
 def run_generate(options: argparse.Namespace) -> int:
+    """Draw images with a run's adapter or any other."""
     if options.run_dir is None and options.adapter is None:
         raise ValueError("Nothing says which adapter to use. Give --run DIR, or --model and --adapter DIR.")
+    if options.run_dir and (options.model or options.adapter):
+        raise ValueError("--run knows its model and adapter. Leave out --model and --adapter.")
+    if options.adapter and options.checkpoint is not None:
+        raise ValueError("--checkpoint belongs to --run. Give the checkpoint's folder as --adapter instead.")
+    _check_from("--seed", options.seed, 0)
+    _check_from("--steps", options.steps, 1)
+    _check_from("--guidance", options.guidance, 0)
     arguments = {
         "run_dir": str(options.run_dir.resolve()) if options.run_dir else None,
-        "model": options.model,
+        "model": _model_name(options.model or "mini"),
         "adapter": str(options.adapter.resolve()) if options.adapter else None,
         "checkpoint": options.checkpoint,
         "prompts": options.prompt,
         "seed": options.seed,
         "num_inference_steps": options.steps,
         "guidance": options.guidance,
-        "out": str(options.out.resolve()),
+        "out": str(writable_folder(options.out)),
     }
     return _run_job("generate", arguments)
 
 
+def _add_publish_options(publish: Parser) -> None:
+    publish.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run")
+    publish.add_argument("--repo", required=True, help="user/name")
+    publish.add_argument("--public", action="store_true", help="let everyone see it; private otherwise")
+
+
 def run_publish(options: argparse.Namespace) -> int:
+    """Push a finished run; the token goes to that one job alone."""
     arguments = {
         "run_dir": str(options.run_dir.resolve()),
         "repo_id": options.repo,
@@ -217,91 +235,48 @@ def run_publish(options: argparse.Namespace) -> int:
     return _run_job("publish", arguments, needs_gpu=False, secrets=secrets)
 
 
+def _add_doctor_options(doctor: Parser) -> None:
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+
 def run_doctor(options: argparse.Namespace) -> int:
+    """Print what `examine` finds."""
     findings = examine()
     if options.json:
-        print(json.dumps([finding.__dict__ for finding in findings], indent=2))
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
             print(f"{'ok  ' if finding.works else 'no  '} {finding.name}: {finding.text}")
     return 0
 
 
-def _run_job(kind: str, arguments: dict, **submission) -> int:
+def _run_job(
+    kind: str, arguments: dict, *, needs_gpu: bool = True, secrets: dict[str, str] | None = None
+) -> int:
     job_dir = Workspace().new_job_dir(kind)
-    submit(job_dir, kind, arguments, **submission)
+    submit(job_dir, kind, arguments, needs_gpu=needs_gpu, secrets=secrets)
     return watch(job_dir)
 
 
-def watch(job_dir: Path) -> int:
-    """Print a job's events until it has ended; Ctrl-C asks it to save and stop. Returns the exit status."""
-    printer = Printer(job_dir)
-    events = follow(job_dir)
-    while True:
-        try:
-            for event in events:
-                printer.show(event)
-            break
-        except KeyboardInterrupt:
-            print(
-                "\nStopping: the job saves first. Press Ctrl-C again to leave it to itself.", file=sys.stderr
-            )
-            stop(job_dir)
-            try:
-                for event in follow(job_dir, printer.offset()):
-                    printer.show(event)
-            except KeyboardInterrupt:
-                return 1
-            break
-    status = job_status(job_dir)
-    if status.exit_status:
-        print(f"dreamspace: {status.message} {status.hint}".rstrip(), file=sys.stderr)
-        if status.exit_status == 1:
-            print(f"The log is {job_dir / 'log.txt'}.", file=sys.stderr)
-    return status.exit_status
+def _check_from(option: str, value: float | None, lowest: int) -> None:
+    """Raise ValueError if a given value is below `lowest`, or no number at all."""
+    if value is not None and not value >= lowest:
+        raise ValueError(f"{option} must be {lowest} or more, got {value}.")
 
 
-class Printer:
-    """Shows events as lines: stages, progress every few seconds, warnings, and where results are."""
+def _model_name(name: str) -> str:
+    """An existing folder by its full path, because the job may run elsewhere; other names as they are."""
+    return str(Path(name).resolve()) if name != "mini" and Path(name).is_dir() else name
 
-    def __init__(self, job_dir: Path) -> None:
-        self.job_dir = job_dir
-        self._last_progress = 0.0
-        self._last_loss = float("nan")
 
-    def offset(self) -> int:
-        """The end of the log, for following it anew."""
-        return (self.job_dir / "events.jsonl").stat().st_size
-
-    def show(self, event: Event) -> None:
-        kind = event["kind"]
-        if kind == "stage":
-            print(event["message"], flush=True)
-        elif kind == "loss":
-            self._last_loss = event["loss"] if event["loss"] is not None else float("nan")
-        elif kind == "progress":
-            self._show_progress(event)
-        elif kind == "sample":
-            print(f"  {event['path']}: {event['prompt']}", flush=True)
-        elif kind == "mixture":
-            shares = ", ".join(f"{share:.0%} {name}" for name, share in event["datasets"].items())
-            print(
-                f"Rows: {shares} ({event['num_instances']} photos, {event['num_prior']} class images).",
-                flush=True,
-            )
-        elif kind == "warning":
-            print(f"Warning: {event['message']} {event['hint'] or ''}".rstrip(), file=sys.stderr, flush=True)
-        elif kind in ("done", "stopped"):
-            ended = "Done" if kind == "done" else "Stopped and saved"
-            where = event["path"] if "://" in str(event["path"]) else self.job_dir / (event["path"] or "")
-            print(f"{ended}: {where}", flush=True)
-
-    def _show_progress(self, event: Event) -> None:
-        now, last = time.monotonic(), event["step"] == event["num_steps"]
-        if now - self._last_progress > 3 or last:
-            self._last_progress = now
-            left = time.strftime("%M:%S", time.gmtime(event["eta_seconds"] or 0))
-            print(
-                f"  step {event['step']} of {event['num_steps']}, loss {self._last_loss:.4f}, {left} left",
-                flush=True,
-            )
+_COMMANDS = {
+    "train": ("train an adapter on photos of a subject", _add_train_options, run_train),
+    "prior": ("let the base model draw class images", _add_prior_options, run_prior),
+    "generate": ("make images with a run or an adapter", _add_generate_options, run_generate),
+    "publish": (
+        "push a finished run to the Hugging Face Hub (token in HF_TOKEN)",
+        _add_publish_options,
+        run_publish,
+    ),
+    "doctor": ("say what this machine has and what will work", _add_doctor_options, run_doctor),
+}

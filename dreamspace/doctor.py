@@ -76,7 +76,8 @@ def _device() -> Finding:
         "import torch\n"
         "if torch.cuda.is_available():\n"
         "    p = torch.cuda.get_device_properties(0)\n"
-        "    print(f'{p.name}, {p.total_memory / 1e9:.0f} GB, compute capability {p.major}.{p.minor}: trains large models')\n"
+        "    memory = f'{p.total_memory / 1e9:.0f} GB, compute capability {p.major}.{p.minor}'\n"
+        "    print(f'{p.name}, {memory}: trains large models')\n"
         "elif torch.backends.mps.is_available():\n"
         "    print('Apple GPU (MPS): trains mini and small models')\n"
         "else:\n"
@@ -84,7 +85,8 @@ def _device() -> Finding:
     )
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
     if answer.returncode:
-        return Finding("device", False, f"torch does not start: {answer.stderr.strip().splitlines()[-1]}")
+        reason = answer.stderr.strip().rpartition("\n")[2] or f"exit status {answer.returncode}"
+        return Finding("device", False, f"torch does not start: {reason}")
     return Finding("device", True, answer.stdout.strip())
 
 

@@ -42,5 +42,6 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"There is no file {path}. Check the path.") from None
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. Mend it there."
+            f"{path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
+            "Mend it there."
         ) from None

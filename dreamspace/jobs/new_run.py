@@ -1,8 +1,17 @@
 """A new run: the two JSON files that say what is trained on what."""
 
+import os
 from pathlib import Path
 
-from dreamspace.config import Preset, RunConfig, apply_settings, save_datasets, subject_datasets
+from dreamspace.config import (
+    DatasetConfig,
+    Preset,
+    RunConfig,
+    apply_settings,
+    load_datasets,
+    save_datasets,
+    subject_datasets,
+)
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.data.photos import list_photos
@@ -11,7 +20,7 @@ from dreamspace.jobs.workspace import Workspace
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
 
-SUBJECT_ROWS_PER_CLASS_ROW = 3
+SUBJECT_ROWS_PER_CLASS_ROW = 1
 
 
 def write_run(
@@ -27,7 +36,7 @@ def write_run(
 ) -> RunConfig:
     """Write `config.json` and `multidatabackend.json` of a new run into `run_dir`; returns the configuration.
 
-    With class images, the subject's photos are repeated so that three of four rows show the subject.
+    With class images, the subject's photos are repeated so that every second row shows the subject.
 
     Args:
         num_class_images: how many class images the base model draws into `prior_dir` first; 0 for none.
@@ -37,8 +46,7 @@ def write_run(
     Raises:
         ValueError: if the photos' folder or a setting is wrong, or `run_dir` holds a run already.
     """
-    if (run_dir / "config.json").exists():
-        raise ValueError(f"{run_dir} holds a run already. Resume it with --resume, or name another folder.")
+    _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
     instance_prompt, class_prompt = instance_prompt_of(token, class_word), class_prompt_of(class_word)
     with_prior = num_class_images > 0 and prior_dir is not None
@@ -64,14 +72,68 @@ def write_run(
     if with_prior:
         passes = max(1, round(SUBJECT_ROWS_PER_CLASS_ROW * num_class_images / len(photos)))
         datasets[0] = datasets[0].model_copy(update={"repeats": passes - 1})
-    run_dir.mkdir(parents=True, exist_ok=True)
+    return _write(config, datasets, run_dir)
+
+
+def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: list[str]) -> RunConfig:
+    """Write a new run into `run_dir` from the two files of another; returns the configuration.
+
+    Folders of the datasets become absolute, so that the run can be resumed from anywhere.
+
+    Args:
+        settings: "key=value" each, on top of the file's.
+
+    Raises:
+        ValueError: if a file or a setting is wrong, or `run_dir` holds a run already.
+    """
+    _refuse_existing(run_dir)
+    config = apply_settings(RunConfig.load(config_file), settings)
+    datasets = [
+        dataset.model_copy(
+            update={
+                "instance_data_dir": dataset.instance_data_dir.resolve(),
+                "cache_dir_vae": dataset.cache_dir_vae and dataset.cache_dir_vae.resolve(),
+            }
+        )
+        for dataset in load_datasets(datasets_file)
+    ]
+    return _write(config, datasets, run_dir)
+
+
+def _refuse_existing(run_dir: Path) -> None:
+    if (run_dir / "config.json").exists():
+        raise ValueError(f"{run_dir} holds a run already. Resume it with --resume, or name another folder.")
+
+
+def _write(config: RunConfig, datasets: list[DatasetConfig], run_dir: Path) -> RunConfig:
+    writable_folder(run_dir)
     save_datasets(datasets, run_dir / "multidatabackend.json")
-    config.save(run_dir / "config.json")
+    config.save(run_dir / "config.json")  # last: a folder with this file holds a run
     return config
 
 
+def writable_folder(folder: Path) -> Path:
+    """The folder's full path; it is made if it is missing.
+
+    Raises:
+        ValueError: if it cannot be made, or may not be written to.
+    """
+    folder = folder.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"The folder {folder} cannot be made: {error.strerror}. Choose another one."
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"The folder {folder} may not be written to. Change its permissions, or choose another one."
+        )
+    return folder
+
+
 def prior_folder(workspace: Workspace, model: str, class_word: str) -> Path:
-    """Where class images of a model and class are kept, for all runs that can share them."""
+    """Where class images of a model and class are kept, for all runs that can share them; made if missing."""
     parts = [Path(model).name, class_word]
     folder = workspace.priors.joinpath(
         *("".join(c if c.isalnum() or c in "-_" else "-" for c in part) for part in parts)

@@ -11,7 +11,7 @@ from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
 QUESTIONS: dict[str, dict[str, str]] = {
     "class_word": {word: f"a photo of a {word}" for word in CLASSES},
     "colour": {colour: f"a photo of a {colour} {{class_word}}" for colour in COLOURS},
-    "pattern": {name: f"a photo of a {{colour}} {word} {{class_word}}" for name, word in PATTERNS.items()},
+    "pattern": {name: f"a photo of a {{colour}} {name} {{class_word}}" for name in PATTERNS},
     "scene": {name: f"a photo of a {{class_word}} {words}" for name, (words, _) in SCENES.items()},
 }
 """For each attribute its values and the prompt that asks for each; braces take the true attributes."""
@@ -23,7 +23,7 @@ def accuracy(clip: Clip, embeddings: Tensor, sceneries: Sequence[Scenery]) -> di
     for attribute, prompts in QUESTIONS.items():
         right = 0
         for embedding, scenery in zip(embeddings, sceneries, strict=True):
-            asked = [" ".join(prompt.format(**scenery.__dict__).split()) for prompt in prompts.values()]
+            asked = [prompt.format(**scenery.__dict__) for prompt in prompts.values()]
             chosen = list(prompts)[clip.choose(embedding[None], asked)[0]]
             right += chosen == getattr(scenery, attribute)
         shares[attribute] = right / len(sceneries)

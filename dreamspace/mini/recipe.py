@@ -136,25 +136,29 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
 
     Captions may say little ("a photo of a dog"), so several pictures of a batch can fit one; the targets
     share the probability among them, instead of calling all but one wrong as CLIP's own loss does.
+    In most batches all pictures share scene and colour: those alone would tell random pictures apart, and
+    shape and pattern would hardly be learned.
     """
+    alike: dict[tuple[str, str], list[int]] = {}
+    for index, scenery in enumerate(recipe.sceneries):
+        alike.setdefault((scenery.scene, scenery.colour), []).append(index)
+    groups = [np.array(indices) for indices in alike.values()]
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("clip", step)
-        indices = rng.integers(len(recipe.pool), size=batch_size)
+        among = groups[rng.integers(len(groups))] if rng.random() < 0.7 else np.arange(len(recipe.pool))
+        indices = rng.choice(among, size=min(batch_size, len(among)), replace=False)
         sceneries = [recipe.sceneries[index] for index in indices]
-        captions = [vary_caption(scenery, rng) for scenery in sceneries]
-        matches = torch.tensor(
-            [[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries]
-        )
-        matches = matches.to(recipe.device)
+        # "plain" is said here, because a caption without a pattern is true of every pattern.
+        captions = [vary_caption(scenery, rng, plain_word="plain") for scenery in sceneries]
+        fits = [[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries]
+        matches = torch.tensor(fits, device=recipe.device)
         clip = modules["clip"]
         image = clip.encode_image(shifted(recipe.pixels(indices, rng), rng), normalize=True)
         text = clip.encode_text(_tokens(tokenizer, captions).to(recipe.device), normalize=True)
         logits = clip.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
-        by_image, by_text = (
-            F.cross_entropy(logits, matches / matches.sum(1, keepdim=True)),
-            F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True)),
-        )
+        by_image = F.cross_entropy(logits, matches / matches.sum(1, keepdim=True))
+        by_text = F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True))
         return (by_image + by_text) / 2
 
     return Stage("clip", {"clip": parts.new_clip()}, num_steps, 1e-3, loss, lambda modules, path: None)

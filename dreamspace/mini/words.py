@@ -17,13 +17,17 @@ RARE_TOKENS = ("sks", "ohwx", "zwx")
 BEGINNINGS = ("a photo of a", "a photo of a", "a picture of a", "an image of a", "a")
 
 
-def vary_caption(scenery: Scenery, rng: np.random.Generator) -> str:
-    """A caption that is true of `scenery` but may say less, so that short prompts work too."""
+def vary_caption(scenery: Scenery, rng: np.random.Generator, plain_word: str = "") -> str:
+    """A caption that is true of `scenery` but may say less, so that short prompts work too.
+
+    Args:
+        plain_word: what a thing without a pattern is called; by default nothing is said.
+    """
     keep_colour, keep_pattern, keep_scene = rng.random(3) > (0.12, 0.12, 0.12)
     words = [
         str(rng.choice(FILLERS)) if rng.random() < 0.12 else "",
         scenery.colour if keep_colour else "",
-        PATTERNS[scenery.pattern] if keep_pattern else "",
+        (PATTERNS[scenery.pattern] or plain_word) if keep_pattern else "",
         scenery.class_word,
         SCENES[scenery.scene][0] if keep_scene else "",
     ]

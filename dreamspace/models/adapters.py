@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import convert_state_dict_to_peft
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
@@ -51,7 +51,7 @@ class Adapter:
         """
         # The first word of a name is the denoiser's part, such as `unet`.
         stored = {name.partition(".")[2]: weight for name, weight in load_file(folder / WEIGHTS_NAME).items()}
-        weights = convert_state_dict_to_peft(stored)
+        weights = convert_unet_state_dict_to_peft(stored)
         own = get_peft_model_state_dict(self.denoiser)
         num_fitting = sum(name in weights and weights[name].shape == own[name].shape for name in own)
         if not num_fitting == len(own) == len(weights):

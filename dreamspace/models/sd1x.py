@@ -105,8 +105,9 @@ class StableDiffusion1:
         }
 
     def save_adapter(self, denoiser: nn.Module, folder: Path) -> None:
-        # Without the metadata, alpha is lost and the adapter loads with alpha = rank.
-        metadata: dict[str, Any] = denoiser.peft_config["default"].to_dict()
+        # Without the metadata, alpha is lost and the adapter loads with alpha = rank. Its dropout would stay
+        # active in stock pipelines: diffusers leaves the layers that it loads in training mode.
+        metadata: dict[str, Any] = denoiser.peft_config["default"].to_dict() | {"lora_dropout": 0.0}
         StableDiffusionPipeline.save_lora_weights(
             folder,
             unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser)),

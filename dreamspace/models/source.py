@@ -24,7 +24,7 @@ def model_folder(name: str) -> Path:
     if name == "mini":
         return MODEL_FOLDER
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise ValueError(
                 f"{name} is not a model folder: it holds no model_index.json. "

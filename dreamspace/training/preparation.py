@@ -1,4 +1,4 @@
-"""Everything before the first step: samples, class images, latents, conditioning; one model part at a time."""
+"""Everything before the first step: samples, class images, latents and conditioning, one part at a time."""
 
 import functools
 import hashlib
@@ -45,7 +45,7 @@ class TrainingSet:
 
 
 def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list[str]:
-    """The prompts to validate with, each once: the instance prompt if none is given, then the further ones."""
+    """The prompts to validate with, each once: the instance prompt if none is given, then the others."""
     first = config.validation_prompt
     if first is None:
         subject = next(dataset for dataset in datasets if not dataset.is_regularisation_data)

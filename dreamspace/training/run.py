@@ -1,5 +1,6 @@
 """The `train` job: from a run folder with two JSON files to an adapter that is proven to work."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
@@ -101,14 +102,20 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:
-    """Raises ValueError if this machine cannot compute in `mixed_precision`."""
+    """The device, the precision, and the ranks that this process is one of.
+
+    Raises:
+        ValueError: if this machine cannot compute in `mixed_precision`.
+    """
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError(
             "mixed_precision 'fp16' needs a GPU, and this machine has none. Set it to 'no' or 'bf16'."
         )
     # Ranks wait for as long as rank 0 draws: class images before the training, validation images in it.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
-    return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.
+    ranks_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    return Accelerator(cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
 
 
 def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
@@ -260,16 +267,16 @@ class Run:
 
     def finish(self) -> None:
         """Export the adapter; `done` only once it was loaded again and changed an image as trained."""
-        if not self.accelerator.is_main_process:
-            return
         self.events.write("stage", name="saving", message="Saving the adapter and proving that it loads.")
-        check_disk(self.run_dir, self.adapter)
-        temporary = self.run_dir / ".adapter.new"
-        temporary.mkdir()
-        self.model.family.save_adapter(self.adapter.denoiser, temporary)
-        self.adapter.denoiser.eval()
-        prove(temporary, self.model, self.validator)
-        replace_folder(temporary, self.run_dir / "adapter")
+        if self.accelerator.is_main_process:
+            check_disk(self.run_dir, self.adapter)
+            temporary = self.run_dir / ".adapter.new"
+            temporary.mkdir()
+            self.model.family.save_adapter(self.adapter.denoiser, temporary)
+            self.adapter.denoiser.eval()
+            prove(temporary, self.model, self.validator)
+            replace_folder(temporary, self.run_dir / "adapter")
+        self.accelerator.wait_for_everyone()
         self.events.write("done", step=self.config.max_train_steps, path="adapter")
 
 

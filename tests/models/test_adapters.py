@@ -1,0 +1,136 @@
+"""LoRA: the base model is exactly beneath it, its files load bit-exactly here and in stock diffusers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dreamspace.models.adapters import WEIGHTS_NAME, Adapter, add_lora, load_into_pipeline
+from dreamspace.models.base import BaseModel
+
+
+def denoiser(model: BaseModel) -> UNet2DConditionModel:
+    return model.family.load_denoiser(model.folder, model.device, torch.float32)
+
+
+def with_adapter(model: BaseModel, *, rank: int = 4, strength: float = 0.2, dropout: float = 0.0) -> Adapter:
+    adapter = add_lora(denoiser(model), model.family.lora_targets, rank, 3.0, dropout, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in adapter.parameters:
+        parameter.data += strength * torch.randn(parameter.shape, generator=generator)
+    return adapter
+
+
+@torch.no_grad()
+def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    conditioning = {"prompt_embeds": torch.randn(2, 48, 16, generator=generator)}
+    return model.family.predict(module, latents, torch.tensor([10, 700]), conditioning)
+
+
+def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -> None:
+    base = denoiser(model)
+    adapter = add_lora(denoiser(model), model.family.lora_targets, 4, None, 0.0, seed=0)
+    assert torch.equal(predict(model, adapter.denoiser), predict(model, base))
+    trainable = {name for name, p in adapter.denoiser.named_parameters() if p.requires_grad}
+    assert len(trainable) == len(adapter.parameters) > 0
+    assert all("lora_" in name for name in trainable)
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters)
+
+
+def test_seed_decides_the_first_matrices(model: BaseModel) -> None:
+    first, again, other = (
+        torch.cat([p.flatten() for p in add_lora(denoiser(model), ("to_q",), 4, None, 0.0, seed).parameters])
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_switched_off_it_equals_the_base_model_and_pefts_own_switch_exactly(model: BaseModel) -> None:
+    adapter = with_adapter(model, dropout=0.5)
+    adapter.denoiser.eval()
+    base, trained = predict(model, denoiser(model)), predict(model, adapter.denoiser)
+    assert (trained - base).abs().max() > 1e-2
+    with adapter.off():
+        ours = predict(model, adapter.denoiser)
+    adapter.denoiser.disable_adapters()
+    pefts = predict(model, adapter.denoiser)
+    adapter.denoiser.enable_adapters()
+    assert torch.equal(ours, pefts)
+    assert torch.equal(ours, base)
+    assert torch.equal(predict(model, adapter.denoiser), trained)
+
+
+def test_it_is_on_again_after_an_error_and_keeps_requiring_gradients(model: BaseModel) -> None:
+    adapter = with_adapter(model)
+    trained = predict(model, adapter.denoiser)
+    with adapter.off():
+        assert all(parameter.requires_grad for parameter in adapter.parameters)
+    with pytest.raises(KeyError), adapter.off():
+        raise KeyError
+    assert torch.equal(predict(model, adapter.denoiser), trained)
+
+
+def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -> None:
+    adapter = with_adapter(model)
+    model.family.save_adapter(adapter.denoiser, tmp_path)
+    fresh = with_adapter(model, strength=0.0)
+    fresh.load(tmp_path)
+    for parameter, saved in zip(fresh.parameters, adapter.parameters, strict=True):
+        assert torch.equal(parameter, saved)
+        assert parameter.requires_grad
+    assert torch.equal(predict(model, fresh.denoiser), predict(model, adapter.denoiser))
+    norm = torch.cat([parameter.flatten() for parameter in adapter.parameters]).norm()
+    torch.testing.assert_close(fresh.norm(), norm)
+
+
+def test_weights_of_another_rank_are_refused(model: BaseModel, tmp_path: Path) -> None:
+    model.family.save_adapter(with_adapter(model, rank=4).denoiser, tmp_path)
+    other = with_adapter(model, rank=8)
+    before = [parameter.detach().clone() for parameter in other.parameters]
+    with pytest.raises(ValueError, match="does not fit this model and lora_rank: 0 of its"):
+        other.load(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters, strict=True))
+
+
+def stock_pipeline(model: BaseModel):
+    return model.family.pipeline(
+        model.folder, denoiser(model), model.family.load_vae(model.folder, model.device)
+    )
+
+
+def test_stock_loader_keeps_alpha_and_leaves_dropout_behind(model: BaseModel, tmp_path: Path) -> None:
+    adapter = with_adapter(model, dropout=0.5)
+    model.family.save_adapter(adapter.denoiser, tmp_path)
+    adapter.denoiser.eval()
+    pipeline = stock_pipeline(model)
+    load_into_pipeline(pipeline, tmp_path)
+    (loaded,) = pipeline.unet.peft_config.values()
+    assert (loaded.r, loaded.lora_alpha) == (4, 3.0)
+    torch.testing.assert_close(predict(model, pipeline.unet), predict(model, adapter.denoiser))
+
+
+def test_saved_file_names_no_folder_of_this_machine(model: BaseModel, tmp_path: Path) -> None:
+    model.family.save_adapter(with_adapter(model).denoiser, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_NAME]
+    assert str(model.folder).encode() not in (tmp_path / WEIGHTS_NAME).read_bytes()
+
+
+def test_adapter_of_another_model_is_refused(model: BaseModel, tmp_path: Path) -> None:
+    model.family.save_adapter(with_adapter(model).denoiser, tmp_path)
+    weights = load_file(tmp_path / WEIGHTS_NAME)
+    wrong_shapes, wrong_names = tmp_path / "shapes", tmp_path / "names"
+    for folder in (wrong_shapes, wrong_names):
+        folder.mkdir()
+    doubled = {name: torch.cat([w, w], dim=1 if "lora_A" in name else 0) for name, w in weights.items()}
+    save_file(doubled, wrong_shapes / WEIGHTS_NAME)
+    renamed = {name.replace("unet.", "transformer."): weight for name, weight in weights.items()}
+    save_file(renamed, wrong_names / WEIGHTS_NAME)
+    for folder in (wrong_shapes, wrong_names):
+        with pytest.raises(ValueError, match=r"does not fit the model\. Give the model that it was"):
+            load_into_pipeline(stock_pipeline(model), folder)

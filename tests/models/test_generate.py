@@ -1,0 +1,88 @@
+"""The `generate` job: the run's own images again, from the run, a checkpoint, or the adapter's folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_runs import INSTANCE_PROMPT, SETTINGS, events_of
+
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.models.generate import generate
+from dreamspace.training.proof import grey_levels_apart
+
+SEED = 42  # of the run's validation
+LAST_STEP = SETTINGS["max_train_steps"]
+
+
+def validation(run_dir: Path, step: int) -> Image.Image:
+    return Image.open(run_dir / "validation" / f"step-{step:06d}" / "0.png")
+
+
+@pytest.mark.parametrize("which", ["run", "checkpoint", "adapter"])
+def test_run_checkpoint_and_adapter_draw_the_validation_image(
+    which: str, shell: Callable, finished_run: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = {
+        "run": ["--run", finished_run],
+        "checkpoint": ["--run", finished_run, "--checkpoint", LAST_STEP],
+        "adapter": ["--model", tiny_model, "--adapter", finished_run / "adapter", "--steps", 2],
+    }[which]
+    result = shell(
+        "generate", *options, "--prompt", INSTANCE_PROMPT, "--prompt", "x", "--seed", SEED, "--out", tmp_path
+    )
+    assert result.status == 0, result.errors
+    assert f"Done: {tmp_path}" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+    assert grey_levels_apart(Image.open(tmp_path / "0.png"), validation(finished_run, LAST_STEP)) < 0.1
+    assert grey_levels_apart(Image.open(tmp_path / "0.png"), validation(finished_run, 0)) > 2
+
+
+def test_earlier_checkpoint_draws_an_image_between(
+    shell: Callable, finished_run: Path, tmp_path: Path
+) -> None:
+    options = ["--prompt", INSTANCE_PROMPT, "--seed", SEED, "--out", tmp_path]
+    assert shell("generate", "--run", finished_run, "--checkpoint", 4, *options).status == 0
+    image = Image.open(tmp_path / "0.png")
+    assert grey_levels_apart(image, validation(finished_run, 0)) > 0.5
+    assert grey_levels_apart(image, validation(finished_run, LAST_STEP)) > 0.5
+
+
+def test_images_go_into_the_job_and_are_announced(finished_run: Path) -> None:
+    job_dir = Workspace().new_job_dir("generate")
+    arguments = {"run_dir": str(finished_run), "prompts": [INSTANCE_PROMPT], "seed": SEED}
+    generate(job_dir, arguments, EventWriter(job_dir))
+    (sample,) = events_of(job_dir, "sample")
+    assert (sample["path"], sample["weights"], sample["seed"]) == ("images/0.png", "trained", SEED)
+    assert (job_dir / "images/0.png").exists()
+    previews = events_of(job_dir, "preview")
+    assert [preview["inference_step"] for preview in previews] == [1, 2]
+    assert all((job_dir / preview["path"]).exists() for preview in previews)
+    assert events_of(job_dir, "done")[0]["path"] == "images"
+
+
+def test_base_model_alone_draws_the_image_before_training(finished_run: Path, tiny_model: Path) -> None:
+    job_dir = Workspace().new_job_dir("generate")
+    arguments = {
+        "model": str(tiny_model),
+        "prompts": [INSTANCE_PROMPT],
+        "seed": SEED,
+        "num_inference_steps": 2,
+    }
+    generate(job_dir, arguments, EventWriter(job_dir))
+    assert events_of(job_dir, "sample")[0]["weights"] == "base"
+    assert grey_levels_apart(Image.open(job_dir / "images/0.png"), validation(finished_run, 0)) < 0.1
+
+
+def test_run_draws_on_when_its_photos_are_gone(finished_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("config.json", "adapter"):
+        (copy / name).symlink_to(finished_run / name)
+    datasets = (finished_run / "multidatabackend.json").read_text()
+    (copy / "multidatabackend.json").write_text(datasets.replace("photos", "gone"))
+    job_dir = Workspace().new_job_dir("generate")
+    arguments = {"run_dir": str(copy), "prompts": ["x"], "seed": 0}
+    generate(job_dir, arguments, EventWriter(job_dir))
+    assert events_of(job_dir, "done")

@@ -1,0 +1,160 @@
+"""The command line: what it writes, draws and prints."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_runs import change, events_of, pair
+
+from dreamspace import console, doctor
+from dreamspace.config import RunConfig, load_datasets
+from dreamspace.jobs.control import is_stopping
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.job import Job
+from dreamspace.jobs.workspace import Workspace
+
+Shell = Callable[..., tuple[int, str, str]]
+
+
+# What it writes
+
+
+def test_short_form_writes_a_run_with_class_images_and_trains_it(
+    shell: Shell, short: list, tiny_model: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "pretrained_model_name_or_path": tiny_model,
+        "max_train_steps": 2,
+        "validation_disable": "true",
+        "validation_num_inference_steps": 2,
+        "learning_rate": 0.02,
+    }
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    result = shell(*short, "--token", "sks", "--class-images", "2", *sets)
+    assert result[0] == 0, result
+    config = RunConfig.load(tmp_path / "run" / "config.json")
+    assert (config.token, config.class_word, config.num_class_images) == ("sks", "dog", 2)
+    subject, prior = load_datasets(tmp_path / "run" / "multidatabackend.json")
+    assert (subject.instance_prompt, prior.instance_prompt) == ("a photo of a sks dog", "a photo of a dog")
+    assert prior.is_regularisation_data
+    assert prior.instance_data_dir == Workspace().priors / tiny_model.name / "dog"
+    assert len(list(prior.instance_data_dir.glob("*.png"))) == 2
+    (mixture,) = events_of(tmp_path / "run", "mixture")
+    assert (mixture["num_instances"], mixture["num_prior"]) == (4, 2)
+    assert subject.repeats == 1, "three of four rows show the subject, as nearly as whole passes allow"
+
+
+def test_pair_of_files_becomes_a_run_that_can_be_resumed_from_anywhere(
+    shell: Shell, files: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    change(files / "multidatabackend.json", instance_data_dir=photos.name)
+    assert shell(*pair(files, tmp_path), "--set", "seed=7")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert RunConfig.load(tmp_path / "run" / "config.json").seed == 7
+    assert load_datasets(tmp_path / "run" / "multidatabackend.json")[0].instance_data_dir == photos
+    result = shell("train", "--run", "run", "--resume")
+    assert result[0] == 0, result
+    assert "Saving the adapter" in result[1]
+    assert "step 1 of 3" not in result[1]
+
+
+def test_prior_draws_into_a_folder(shell: Shell, tiny_model: Path, tmp_path: Path) -> None:
+    command = ["prior", "--model", tiny_model, "--prompt", "a dog", "--count", "1", "--out", tmp_path / "out"]
+    status, output, errors = shell(*command)
+    assert (status, errors) == (0, "")
+    assert "Drawing class images: 1 of 1." in output
+    (image,) = (tmp_path / "out").iterdir()
+    content = image.read_bytes()
+    assert shell(*command)[0] == 0
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [content]
+
+
+# Watching
+
+
+def new_job(job_dir: Path, *events: tuple[str, dict]) -> EventWriter:
+    Job("train").write(job_dir)
+    writer = EventWriter(job_dir)
+    for kind, fields in events:
+        writer.write(kind, **fields)
+    return writer
+
+
+def test_first_interrupt_asks_to_stop_and_watches_on_without_repeating(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = new_job(tmp_path, ("stage", {"name": "training", "message": "Training."}))
+    follow = console.follow
+    num_calls = 0
+
+    def interrupted(job_dir: Path):
+        nonlocal num_calls
+        num_calls += 1
+        yield from follow(job_dir)
+        if num_calls == 1:
+            raise KeyboardInterrupt
+
+    def stop(job_dir: Path) -> None:
+        console_stop(job_dir)
+        writer.write("stopped", step=3, path="checkpoints/step-000003")
+
+    console_stop = console.stop
+    monkeypatch.setattr(console, "follow", interrupted)
+    monkeypatch.setattr(console, "stop", stop)
+    assert console.watch(tmp_path) == 0
+    assert is_stopping(tmp_path)
+    output, errors = capsys.readouterr()
+    assert output.splitlines() == ["Training.", f"Stopped and saved: {tmp_path / 'checkpoints/step-000003'}"]
+    assert "Press Ctrl-C again" in errors
+
+
+def test_fault_of_ours_names_the_log_and_exits_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_job(tmp_path, ("failed", {"error": "KeyError", "message": "our mistake", "hint": ""}))
+    assert console.watch(tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert errors == f"dreamspace: our mistake\nThe log is {tmp_path / 'log.txt'}.\n"
+
+
+# The doctor
+
+
+def test_doctor_prints_a_line_for_each_thing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "_device", lambda: doctor.Finding("device", True, "no GPU"))
+    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(doctor, "MODEL_FOLDER", tmp_path)
+    status, output, errors = shell("doctor")
+    assert (status, errors) == (0, "")
+    lines = dict(line.split(": ", 1) for line in output.splitlines())
+    assert list(lines) == [
+        "ok   python",
+        "ok   torch",
+        "no   no-such-package",
+        "ok   memory",
+        "ok   disk",
+        "ok   device",
+        "no   mini",
+    ]
+    assert "make setup" in lines["no   no-such-package"]
+
+
+def test_doctor_gives_json_and_asks_torch_in_a_process_of_its_own(shell: Shell) -> None:
+    status, output, _ = shell("doctor", "--json")
+    assert status == 0
+    findings = {finding["name"]: finding for finding in json.loads(output)}
+    assert set(findings) >= {"python", "torch", "memory", "disk", "device", "mini"}
+    assert findings["torch"]["works"] is True
+    assert findings["device"]["works"] is True
+    assert "trains" in findings["device"]["text"]
+
+
+def test_doctor_survives_a_torch_that_does_not_start(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "executable", shutil.which("false"))
+    _, output, _ = shell("doctor")
+    assert "no   device: torch does not start: exit status 1" in output

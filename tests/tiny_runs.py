@@ -1,0 +1,141 @@
+"""What tests of training share: photos, small runs, the real command, and the worker in this process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from dreamspace.config import RunConfig, save_datasets, subject_datasets
+from dreamspace.jobs.events import EVENTS_FILE, Event, EventWriter, read_events
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESOLUTION_PX = 64
+INSTANCE_PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
+
+# Everything that could break exactness is in it: dropout, accumulation, a schedule, class images, Min-SNR.
+SETTINGS: dict[str, Any] = {
+    "token": "sks",
+    "class_word": "dog",
+    "lora_rank": 8,
+    "lora_alpha": 3,
+    "lora_dropout": 0.2,
+    "learning_rate": 0.02,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "max_train_steps": 24,
+    "snr_gamma": 5,
+    "checkpoint_step_interval": 4,
+    "checkpoints_total_limit": 2,
+    "validation_prompts": [CLASS_PROMPT],
+    "validation_step_interval": 1000,
+    "validation_num_inference_steps": 2,
+    "validation_preview_steps": 1,
+}
+
+
+# On top of them: as little as a run can be.
+QUICK: dict[str, Any] = {
+    "gradient_accumulation_steps": 1,
+    "max_train_steps": 3,
+    "validation_disable": True,
+    "validation_prompts": [],
+}
+
+
+def draw_photos(folder: Path, count: int, first: int = 0) -> Path:
+    """Simple pictures of 80 x 64 px, each unlike the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        image = Image.new("RGB", (80, RESOLUTION_PX), (30 * number % 256, 200, 255 - 25 * number % 256))
+        box = (5 + 3 * number, 10, 45 + 3 * number, 50)
+        ImageDraw.Draw(image).ellipse(box, fill=(220, 40 * number % 256, 20))
+        image.save(folder / f"{number:02d}.png")
+    return folder
+
+
+def tiny_config(model: Path, **settings: Any) -> RunConfig:
+    """A quick run on `model`, on top of `SETTINGS`."""
+    return RunConfig(pretrained_model_name_or_path=str(model), **SETTINGS | settings)
+
+
+def write_run_folder(
+    folder: Path, model: Path, photos: Path, class_photos: Path | None = None, **settings: Any
+) -> list[str | Path]:
+    """Write the two files of a run; returns the options that name them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    datasets = subject_datasets(
+        photos, INSTANCE_PROMPT, RESOLUTION_PX, class_photos, CLASS_PROMPT if class_photos else None
+    )
+    save_datasets(datasets, folder / "multidatabackend.json")
+    tiny_config(model, **settings).save(folder / "config.json")
+    return ["--config", folder / "config.json", "--datasets", folder / "multidatabackend.json"]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The real command line."""
+    return [sys.executable, "-m", "dreamspace", *map(str, arguments)]
+
+
+def command_environment() -> dict[str, str]:
+    """The environment for it, whatever the working folder is."""
+    return os.environ | {"PYTHONPATH": str(REPOSITORY)}
+
+
+def run_command(*arguments: str | Path, timeout_seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the real command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        env=command_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+
+
+def train_here(run_dir: Path, resume: bool = False) -> list[Event]:
+    """Train in this process; returns this attempt's events."""
+    from dreamspace.training.run import train
+
+    earlier, _ = read_events(run_dir / EVENTS_FILE)
+    events = EventWriter(run_dir)
+    try:
+        train(run_dir, {"resume": resume}, events)
+    finally:
+        events.close()
+    return read_events(run_dir / EVENTS_FILE)[0][len(earlier) :]
+
+
+def events_of(run_dir: Path, *kinds: str) -> list[Event]:
+    """The events of these kinds, in order."""
+    return [event for event in read_events(run_dir / EVENTS_FILE)[0] if event["kind"] in kinds]
+
+
+def pair(files: Path, tmp_path: Path) -> list[str | Path]:
+    """The command that trains on the two files in a folder."""
+    datasets = files / "multidatabackend.json"
+    return ["train", "--config", files / "config.json", "--datasets", datasets, "--run", tmp_path / "run"]
+
+
+def change(path: Path, **values: object) -> None:
+    """Change keys of a JSON object, or of the first in a list."""
+    content = json.loads(path.read_text())
+    (content[0] if isinstance(content, list) else content).update(values)
+    path.write_text(json.dumps(content))
+
+
+def assert_refused(result: tuple[int, str, str], *words: str) -> None:
+    """Exit status 2 and one sentence with these words."""
+    status, _, errors = result
+    assert status == 2
+    assert len(errors.splitlines()) == 1, errors
+    assert "Traceback" not in errors
+    assert errors.rstrip().endswith((".", "?")), errors
+    for word in words:
+        assert word in errors, errors

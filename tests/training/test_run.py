@@ -1,0 +1,193 @@
+"""A run from its folder to a proven adapter, in this process: requests, checkpoints, what can go wrong."""
+
+import errno
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+from tiny_runs import draw_photos, events_of, train_here, write_run_folder
+
+from dreamspace.jobs.control import request
+from dreamspace.models.adapters import WEIGHTS_NAME
+from dreamspace.models.sd1x import StableDiffusion1
+from dreamspace.training import run as run_module
+from dreamspace.training.checkpoints import save_optimizer
+
+QUICK = tiny_runs.QUICK | {"max_train_steps": 4, "checkpoint_step_interval": 2}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, tiny_model: Path, photos: Path) -> Path:
+    """A new quick run on 4 photos."""
+    write_run_folder(tmp_path / "run", tiny_model, photos, **QUICK)
+    return tmp_path / "run"
+
+
+def checkpoints(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+
+
+def test_done_comes_last_with_an_adapter_even_without_validation_images(run_dir: Path) -> None:
+    events = train_here(run_dir)
+    assert (events[-1]["kind"], events[-1]["step"], events[-1]["path"]) == ("done", 4, "adapter")
+    assert events[-2]["kind"] == "stage"
+    assert (run_dir / "adapter" / WEIGHTS_NAME).exists()
+    assert events_of(run_dir, "sample", "preview") == []
+    assert [event["step"] for event in events if event["kind"] == "loss"] == [1, 2, 3, 4]
+    assert all(event["prior_loss"] is None for event in events if event["kind"] == "loss")
+
+
+def test_adapter_that_changes_nothing_is_not_done(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"learning_rate": 1e-12})
+    with pytest.raises(
+        ValueError,
+        match=r"changes the image of 'a photo of a sks dog' by 0\.00 of 255 grey levels, which is nothing\. "
+        "Train longer than 4 steps, or raise learning_rate",
+    ):
+        train_here(tmp_path)
+    assert events_of(tmp_path, "done") == []
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_adapter_that_loads_as_another_is_our_fault(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_adapter = StableDiffusion1.save_adapter
+
+    def save_another(family: StableDiffusion1, denoiser: torch.nn.Module, folder: Path) -> None:
+        save_adapter(family, denoiser, folder)
+        if folder.name == ".adapter.new":
+            weights = load_file(folder / WEIGHTS_NAME)
+            metadata = {"format": "pt"}  # without alpha, it loads with alpha = rank
+            save_file(weights, folder / WEIGHTS_NAME, metadata)
+
+    monkeypatch.setattr(StableDiffusion1, "save_adapter", save_another)
+    with pytest.raises(RuntimeError, match="grey levels away from the trained one's"):
+        train_here(run_dir)
+    assert not (run_dir / "adapter").exists()
+
+
+def test_losses_that_turn_bad_end_the_run_with_advice(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = {"learning_rate": 1e30, "max_train_steps": 40, "checkpoint_step_interval": 100}
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings)
+    with pytest.raises(ValueError, match=r"not a finite number for 20 steps .* Lower learning_rate"):
+        train_here(tmp_path)
+    assert events_of(tmp_path, "loss")[-1]["loss"] is None
+    assert events_of(tmp_path, "checkpoint", "done") == []
+
+
+def test_checkpoint_that_fails_is_absent_and_the_run_goes_on_from_the_one_before(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+
+    def fail_second(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+        saved.append(folder)
+        if len(saved) == 2:
+            (folder / "optimizer.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_optimizer(optimizer, folder)
+
+    monkeypatch.setattr(run_module, "save_optimizer", fail_second)
+    with pytest.raises(OSError, match="No space left"):
+        train_here(run_dir)
+    assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [2]
+    assert (run_dir / "checkpoints" / "step-000002" / "state.json").exists()
+    assert not (run_dir / "checkpoints" / "step-000004").exists()
+    events = train_here(run_dir, resume=True)
+    assert [event["step"] for event in events if event["kind"] == "loss"] == [3, 4]
+    assert events[-1]["kind"] == "done"
+    assert checkpoints(run_dir) == ["step-000002", "step-000004"]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_nearly_full_disk_is_refused_before_the_first_step(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 5_000_000, 5_000_000))
+    with pytest.raises(ValueError, match=r"has 5 MB free and a checkpoint needs 1\d MB\. Free some space"):
+        train_here(run_dir)
+    assert events_of(run_dir, "loss") == []
+
+
+def test_disk_that_fills_up_keeps_the_checkpoints_before(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: Usage(10**9, 0, 0 if (run_dir / "checkpoints" / "step-000002").exists() else 10**9),
+    )
+    with pytest.raises(ValueError, match="Free some space and resume; earlier checkpoints are kept"):
+        train_here(run_dir)
+    monkeypatch.undo()
+    assert checkpoints(run_dir) == ["step-000002"]
+    assert train_here(run_dir, resume=True)[-1]["kind"] == "done"
+
+
+def test_requests_to_save_and_to_sample_are_obeyed(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"validation_disable": False})
+    request(tmp_path, "save")
+    request(tmp_path, "sample")
+    events = train_here(tmp_path)
+    assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [1, 2, 4]
+    assert [event["step"] for event in events if event["kind"] == "sample"] == [0, 1, 4]
+
+
+def test_request_to_stop_saves_and_the_run_can_be_resumed(run_dir: Path) -> None:
+    request(run_dir, "stop")
+    events = train_here(run_dir)
+    assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 0), "asked before anything was trained"
+    assert [event["kind"] for event in events] == ["stopped"]
+    assert train_here(run_dir, resume=True)[-1]["kind"] == "done"
+
+
+def test_resumed_run_draws_the_images_that_a_kill_cost(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"validation_disable": False})
+    train_here(tmp_path)
+    image = tmp_path / "validation" / "step-000004" / "0.png"
+    content = image.read_bytes()
+    image.unlink()
+    shutil.rmtree(tmp_path / "adapter")
+    events = train_here(tmp_path, resume=True)
+    assert [event["kind"] for event in events if event["kind"] in ("loss", "sample", "done")] == [
+        "sample",
+        "done",
+    ]
+    assert image.read_bytes() == content
+    assert (tmp_path / "adapter" / WEIGHTS_NAME).exists()
+
+
+def test_photos_that_changed_since_are_a_warning(tiny_model: Path, tmp_path: Path) -> None:
+    folder = draw_photos(tmp_path / "photos", 3)
+    write_run_folder(tmp_path, tiny_model, folder, **QUICK)
+    train_here(tmp_path)
+    assert events_of(tmp_path, "warning") == []
+    draw_photos(folder, 1, first=5)
+    train_here(tmp_path, resume=True)
+    (warning,) = events_of(tmp_path, "warning")
+    assert "are others than when this run was stopped" in warning["message"]
+
+
+def test_bf16_trains_and_its_adapter_proves_itself(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"mixed_precision": "bf16"})
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one precision for a process
+    try:
+        assert train_here(tmp_path)[-1]["kind"] == "done"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can do fp16")
+def test_fp16_without_a_gpu_is_refused(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"mixed_precision": "fp16"})
+    with pytest.raises(ValueError, match="'fp16' needs a GPU, and this machine has none"):
+        train_here(tmp_path)
