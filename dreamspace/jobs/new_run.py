@@ -20,8 +20,6 @@ from dreamspace.jobs.workspace import Workspace
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
 
-SUBJECT_ROWS_PER_CLASS_ROW = 1
-
 
 def write_run(
     run_dir: Path,
@@ -36,7 +34,7 @@ def write_run(
 ) -> RunConfig:
     """Write `config.json` and `multidatabackend.json` of a new run into `run_dir`; returns the configuration.
 
-    With class images, the subject's photos are repeated so that every second row shows the subject.
+    With class images, whichever are fewer are repeated, so that about every second row shows the subject.
 
     Args:
         num_class_images: how many class images the base model draws into `prior_dir` first; 0 for none.
@@ -70,8 +68,10 @@ def write_run(
         class_prompt if with_prior else None,
     )
     if with_prior:
-        passes = max(1, round(SUBJECT_ROWS_PER_CLASS_ROW * num_class_images / len(photos)))
-        datasets[0] = datasets[0].model_copy(update={"repeats": passes - 1})
+        counts = (len(photos), num_class_images)
+        fewer, more = sorted((0, 1), key=counts.__getitem__)
+        repeats = round(counts[more] / counts[fewer]) - 1
+        datasets[fewer] = datasets[fewer].model_copy(update={"repeats": repeats})
     return _write(config, datasets, run_dir)
 
 

@@ -23,7 +23,7 @@ def test_mini_preset_trains_the_embedded_model() -> None:
     assert preset.resolution == 128
     assert preset.config.pretrained_model_name_or_path == "mini"
     assert (preset.config.lora_rank, preset.config.learning_rate) == (16, 1e-3)
-    assert (preset.config.train_batch_size, preset.config.max_train_steps) == (2, 400)
+    assert (preset.config.train_batch_size, preset.config.max_train_steps) == (4, 400)
 
 
 @pytest.mark.parametrize("name", ["minni", "Mini"])
