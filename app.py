@@ -10,7 +10,9 @@ from dreamspace.ui.server import serve
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve the app; returns the exit status: 0 when it is interrupted, 2 for what the caller can mend."""
-    parser = argparse.ArgumentParser(prog="python app.py", description="Dreamspace: teach a model your own subject.")
+    parser = argparse.ArgumentParser(
+        prog="python app.py", description="Dreamspace: teach a model your own subject."
+    )
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
@@ -18,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     parser.add_argument(
-        "--workspace", type=Path, help="folder for photos and runs (default: DREAMSPACE_HOME, else ./workspace)"
+        "--workspace",
+        type=Path,
+        help="folder for photos and runs (default: DREAMSPACE_HOME, else ./workspace)",
     )
     options = parser.parse_args(arguments)
     try:

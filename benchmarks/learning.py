@@ -169,7 +169,7 @@ def main() -> None:
         for seed in options.seeds:
             for prior in (False, True):
                 seconds = train(subject, seed, prior, home)
-                pipeline = StableDiffusionPipeline.from_pretrained(MODEL_FOLDER, torch_dtype=torch.float32)
+                pipeline = StableDiffusionPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
                 pipeline.set_progress_bar_config(disable=True)
                 for step in (0, *CHECKPOINTS):
                     if step:

@@ -12,7 +12,7 @@ from torch import nn
 
 from dreamspace.mini import MODEL_FOLDER, parts
 from dreamspace.mini.export import (
-    amplify_unused_tokens,
+    draw_unused_tokens,
     export_clip,
     export_pipeline,
     export_tiny_vae,
@@ -107,7 +107,7 @@ def run_recipe(options: argparse.Namespace) -> None:
             recipe, tokenizer, vae, num_steps["denoiser"], _sampler(vae, tokenizer, device)
         )
         trained = train_stage(stage, options.work, device)
-        amplify_unused_tokens(trained["text_encoder"], tokenizer)
+        draw_unused_tokens(trained["text_encoder"], tokenizer)
         with tempfile.TemporaryDirectory(dir=options.work) as temporary:
             export_pipeline(vae, trained["unet"], trained["text_encoder"], tokenizer_folder, Path(temporary))
             shutil.copytree(temporary, options.out, dirs_exist_ok=True)

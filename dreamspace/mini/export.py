@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dreamspace.files import write_json
 from dreamspace.mini.parts import CLIP_CONFIG, CLIP_PREPROCESS, load_tokenizer, noise_schedule
 from dreamspace.mini.words import caption_words
+from dreamspace.mini.world import COLOURS, PATTERNS
 
 
 def sampling_scheduler() -> DPMSolverMultistepScheduler:
@@ -23,18 +24,24 @@ def latent_scale(latents: Tensor) -> float:
     return round(1 / latents.float().std().item(), 5)
 
 
-def amplify_unused_tokens(text_encoder: nn.Module, tokenizer, factor: float = 8.0) -> None:
-    """Lengthen the embeddings of tokens that no training caption holds, in place.
+def draw_unused_tokens(text_encoder: nn.Module, tokenizer, spread: float = 0.7) -> None:
+    """Give tokens that no training caption holds embeddings like those of adjectives, in place.
 
-    They keep their small initial values, and training teaches the encoder to pass over them. Made longer,
-    they still change nothing in the base model's images (tried up to a factor of 16), but give an adapter a
-    direction on which it can tell "sks dog" from "dog".
+    Training teaches the encoder to pass over what it never sees, so that "sks dog" and "dog" would become
+    the same to the denoiser, and no adapter could tell them apart. Each such token is drawn from the spread
+    of the colour and pattern words instead: as in a large CLIP, a rare word is a word too, with an arbitrary
+    look.
     """
     used = {index for word in caption_words() for index in tokenizer(word).input_ids}
+    adjectives = [*COLOURS, *(word for word in PATTERNS.values() if word)]
+    known = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in adjectives]
     embeddings = text_encoder.get_input_embeddings().weight
     unused = [index for index in range(len(embeddings)) if index not in used]
     with torch.no_grad():
-        embeddings[unused] *= factor
+        mean = embeddings[known].mean(dim=0)
+        weights = torch.randn(len(unused), len(known), generator=torch.Generator().manual_seed(0))
+        looks = weights.to(mean.device) @ (embeddings[known] - mean) / len(known) ** 0.5
+        embeddings[unused] = mean + spread * looks
 
 
 def export_pipeline(

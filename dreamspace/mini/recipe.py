@@ -136,12 +136,13 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
 
     Captions may say little ("a photo of a dog"), so several pictures of a batch can fit one; the targets
     share the probability among them, instead of calling all but one wrong as CLIP's own loss does.
-    In most batches all pictures share scene and colour: those alone would tell random pictures apart, and
-    shape and pattern would hardly be learned.
+    In most batches all pictures share scene and colour, and often pattern: those alone would tell random
+    pictures apart, and shape would hardly be learned.
     """
-    alike: dict[tuple[str, str], list[int]] = {}
+    alike: dict[tuple[str, ...], list[int]] = {}
     for index, scenery in enumerate(recipe.sceneries):
         alike.setdefault((scenery.scene, scenery.colour), []).append(index)
+        alike.setdefault((scenery.scene, scenery.colour, scenery.pattern), []).append(index)
     groups = [np.array(indices) for indices in alike.values()]
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:

@@ -34,9 +34,9 @@ def measure(model: Path, out: Path | None) -> dict[str, float]:
     """Measure everything and print it beside its target; `out` gets `report.json` and `samples.png`."""
     sceneries = held_out_sceneries(NUM_RENDERS)
     renders = draw(sceneries, HELD_OUT_SEED)
-    pipeline = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    tiny_vae = AutoencoderTiny.from_pretrained(model, subfolder="tiny_vae", torch_dtype=torch.float32)
+    tiny_vae = AutoencoderTiny.from_pretrained(model, subfolder="tiny_vae", dtype=torch.float32)
     clip = Clip(model / "clip")
 
     figures = sizes(model) | reconstruction(

@@ -21,7 +21,7 @@ def load_tiny_vae(folder: Path, device: torch.device) -> AutoencoderTiny | None:
     if not (folder / "tiny_vae").is_dir():
         return None
     tiny = AutoencoderTiny.from_pretrained(
-        folder, subfolder="tiny_vae", use_safetensors=True, torch_dtype=torch.float32
+        folder, subfolder="tiny_vae", use_safetensors=True, dtype=torch.float32
     )
     return tiny.requires_grad_(False).eval().to(device)
 

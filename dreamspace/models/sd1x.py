@@ -61,7 +61,7 @@ class StableDiffusion1:
 
     def load_vae(self, folder: Path, device: torch.device) -> AutoencoderKL:
         vae = AutoencoderKL.from_pretrained(
-            folder, subfolder="vae", use_safetensors=True, torch_dtype=torch.float32
+            folder, subfolder="vae", use_safetensors=True, dtype=torch.float32
         )
         return vae.requires_grad_(False).eval().to(device)
 
@@ -71,7 +71,7 @@ class StableDiffusion1:
 
     def load_denoiser(self, folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
         unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+            folder, subfolder="unet", use_safetensors=True, dtype=dtype
         )
         return unet.requires_grad_(False).to(device)
 

@@ -68,7 +68,7 @@ def downsampled(points: Sequence[Point], max_points: int) -> list[Point]:
         chosen.append(
             max(
                 points[start:end],
-                key=lambda p: abs((last_x - mean_x) * (p[1] - last_y) - (last_x - p[0]) * (mean_y - last_y)),  # noqa: B023
+                key=lambda p: abs((last_x - mean_x) * (p[1] - last_y) - (last_x - p[0]) * (mean_y - last_y)),
             )
         )
     return [*chosen, points[-1]]

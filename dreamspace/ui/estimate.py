@@ -47,7 +47,6 @@ def estimate(config: RunConfig, seconds_per_row: float | None) -> Estimate | Non
     """The time of a run with this configuration; None if nothing is known about its base model.
 
     Args:
-        config: `num_class_images` counts as images that must still be drawn.
         seconds_per_row: of an earlier run; None takes the figure for mini.
     """
     if seconds_per_row is None and config.pretrained_model_name_or_path != "mini":
@@ -59,4 +58,6 @@ def estimate(config: RunConfig, seconds_per_row: float | None) -> Estimate | Non
     rounds = 0 if config.validation_disable else 1 + config.max_train_steps // config.validation_step_interval
     num_images = prompts * rounds + config.num_class_images
     seconds = START_SECONDS + config.max_train_steps * per_step + num_images * per_image
-    return Estimate(seconds, config.max_train_steps, per_step, num_images, per_image, seconds_per_row is not None)
+    return Estimate(
+        seconds, config.max_train_steps, per_step, num_images, per_image, seconds_per_row is not None
+    )

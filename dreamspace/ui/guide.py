@@ -1,6 +1,7 @@
 """How the page works: panels that follow the workspace, and actions that lead from one view to the next."""
 
 import hashlib
+import html
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -15,6 +16,10 @@ from dreamspace.ui.page import STEPS, Page, View
 
 LIVE_SECONDS = 1.5
 IDLE_SECONDS = 4.0
+ERROR_SECONDS = 15.0
+
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+"""How events are wired that follow the page rather than do something."""
 
 # Clicks on elements with `data-event` become events of the component, with the element's data attributes.
 _CLICKS_SCRIPT = """
@@ -44,6 +49,7 @@ class _Link:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component]
     fills_form: bool
+    busy: gr.components.Component | None
 
 
 @dataclass
@@ -95,7 +101,7 @@ class Guide:
         self._panels.append(_Panel(component, update))
 
     def form(self, component: gr.components.Component, value: Callable[[Page], Any]) -> None:
-        """Fill a field of the form when another run or subject is opened, and leave it to the visitor then."""
+        """Fill a field when another run or subject is opened, and leave it to the visitor from then on."""
         self._form.append(_Panel(component, value))
 
     def link(
@@ -106,79 +112,101 @@ class Guide:
         outputs: Sequence[gr.components.Component] = (),
         *,
         fills_form: bool = False,
+        busy: gr.components.Component | None = None,
     ) -> None:
-        """Let an event run an action; `ValueError`s of it are shown as they are."""
-        self._links.append(_Link(listener, action, inputs, outputs, fills_form))
+        """Let an event run an action; `ValueError`s of it are shown as they are.
+
+        Args:
+            fills_form: whether the fields are filled anew where it leads to another run or subject.
+            busy: the component that shows that the action is at work.
+        """
+        self._links.append(_Link(listener, action, inputs, outputs, fills_form, busy))
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
         address = self.address
-        sent = gr.State({})
+        # Held by the browser, not by the server: what it says and what the browser shows arrive together.
+        sent = gr.Textbox(visible="hidden", elem_id="sent")
         timer = gr.Timer(LIVE_SECONDS)
         self.follow(walkthrough, lambda page: gr.update(selected=STEPS.index(page.view.step)))
         self.follow(timer, lambda page: gr.update(value=LIVE_SECONDS if _is_live(page) else IDLE_SECONDS))
         outputs = [*(panel.component for panel in self._panels), sent]
         fields = [field.component for field in self._form]
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
         def restore(request: gr.Request) -> tuple[Any, ...]:
             page = self.page(str(request.query_params))
             return str(request.query_params), *(field.update(page) for field in self._form)
 
-        def fill(at: str) -> list[Any]:
-            page = self.page(at)
-            return [field.update(page) for field in self._form]
-
-        def refresh(at: str, digests: dict[str, str]) -> Any:
+        def refresh(at: str, digests: str) -> Any:
             return self._changes(self.page(at), digests)
 
-        show = {"fn": refresh, "inputs": [address, sent], "outputs": outputs, **quiet}
-        demo.load(restore, None, [address, *fields], **quiet).then(**show)
+        show = {"fn": refresh, "inputs": [address, sent], "outputs": outputs, **QUIET}
+        demo.load(restore, None, [address, *fields], **QUIET).then(**show)
         timer.tick(**show, queue=False, trigger_mode="once")
         for link in self._links:
-            done = link.listener(
-                self._handler(link.action), [address, *link.inputs], [address, *link.outputs], **quiet
-            )
-            if link.fills_form:
-                done = done.success(fill, address, fields, **quiet)
-            done.success(**show)
+            shown = {"show_progress": "full", "show_progress_on": link.busy} if link.busy is not None else {}
+            link.listener(
+                self._handler(link.action, link.fills_form),
+                [address, *link.inputs],
+                [address, *link.outputs, *(fields if link.fills_form else ())],
+                **{**QUIET, **shown},
+            ).success(**show)
 
-    def _handler(self, action: Action) -> Callable[..., Any]:
+    def _handler(self, action: Action, fills_form: bool = False) -> Callable[..., Any]:
+        """The function that Gradio calls for an action; it looks at the types of its parameters."""
         wants_progress = "progress" in inspect.signature(action).parameters
 
         def handle(address: str, event: gr.EventData, *values: Any) -> Any:
-            return self._run(action, address, event, values)
+            return self._run(action, fills_form, address, event, values)
 
         def handle_slowly(address: str, event: gr.EventData, *values: Any, progress=gr.Progress()) -> Any:  # noqa: B008
-            return self._run(action, address, event, values, progress=progress)
+            return self._run(action, fills_form, address, event, values, progress=progress)
 
         return handle_slowly if wants_progress else handle
 
     def _run(
-        self, action: Action, address: str, event: gr.EventData, values: Sequence[Any], **extra: Any
+        self,
+        action: Action,
+        fills_form: bool,
+        address: str,
+        event: gr.EventData,
+        values: Sequence[Any],
+        **extra: Any,
     ) -> Any:
+        page = self.page(address)
         clicked = event._data if isinstance(event._data, dict) else {}
         try:
-            result = action(self.page(address), clicked, *values, **extra)
+            result = action(page, clicked, *values, **extra)
         except ValueError as error:
-            raise gr.Error(
-                str(error), duration=None, title="This does not work yet", print_exception=False
-            ) from None
-        if isinstance(result, View):
-            return result.address
-        view, *outputs = result
-        return view.address, *outputs
+            # Gradio takes messages for HTML, and drops what looks like a tag.
+            message = html.escape(str(error), quote=False)
+            raise gr.Error(message, duration=ERROR_SECONDS, print_exception=False) from None
+        view, *outputs = (result,) if isinstance(result, View) else result
+        if fills_form:
+            is_elsewhere = (view.run_id, view.subject_id) != (page.view.run_id, page.view.subject_id)
+            there = self.page(view.address)
+            outputs += [field.update(there) if is_elsewhere else gr.skip() for field in self._form]
+        return (view.address, *outputs) if outputs else view.address
 
-    def _changes(self, page: Page, digests: dict[str, str]) -> Any:
-        """Updates for the panels that differ from what the browser was sent, then the new digests."""
-        updates, new_digests = [], {}
-        for number, panel in enumerate(self._panels):
-            update = panel.update(page)
-            digest = hashlib.sha256(repr(update).encode()).hexdigest()[:16]
-            name = str(number)
-            updates.append(gr.skip() if digests.get(name) == digest else update)
-            new_digests[name] = digest
-        return gr.skip() if new_digests == digests else (*updates, new_digests)
+    def _changes(self, page: Page, digests: str) -> Any:
+        """Updates for the panels that differ from what the browser was sent.
+
+        Args:
+            digests: of what it was sent, a word for each panel.
+
+        Returns:
+            An update for each panel, and the new digests; a single skip where nothing differs.
+        """
+        updates = [panel.update(page) for panel in self._panels]
+        new = [hashlib.sha256(repr(update).encode()).hexdigest()[:12] for update in updates]
+        old = digests.split()
+        if new == old:
+            return gr.skip()
+        if len(old) == len(new):
+            updates = [
+                gr.skip() if a == b else update for update, a, b in zip(updates, old, new, strict=True)
+            ]
+        return *updates, " ".join(new)
 
 
 def _is_live(page: Page) -> bool:

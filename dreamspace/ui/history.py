@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, Event, read_events
@@ -12,7 +13,7 @@ _MAX_HISTORIES = 32
 
 @dataclass
 class History:
-    """What the events of a job say so far.
+    """What the events of a job say so far; one that was handed out does not change any more.
 
     Attributes:
         losses: the `loss` event of each step, in order; a resumed run's steps replace their earlier selves.
@@ -35,8 +36,22 @@ class History:
     final: Event | None = None
     warnings: list[Event] = field(default_factory=list)
 
-    def add(self, event: Event) -> None:
-        """Take in the next event."""
+    def with_events(self, events: Sequence[Event]) -> "History":
+        """This history and the events that follow."""
+        history = replace(
+            self,
+            losses=dict(self.losses),
+            samples=dict(self.samples),
+            images=dict(self.images),
+            previews=dict(self.previews),
+            checkpoints=list(self.checkpoints),
+            warnings=list(self.warnings),
+        )
+        for event in events:
+            history._add(event)
+        return history
+
+    def _add(self, event: Event) -> None:
         kind = event["kind"]
         if kind in FINAL_KINDS:
             self.final = event
@@ -79,15 +94,15 @@ class Histories:
         self._lock = threading.Lock()
 
     def of(self, job_dir: Path) -> History:
-        """The job's history up to its last complete event; not to be changed."""
+        """The job's history up to its last complete event."""
         path = Path(job_dir) / EVENTS_FILE
         with self._lock:
             history, offset = self._entries.pop(path, (History(), 0))
             if offset > _size(path):  # The folder was made anew under the same name.
                 history, offset = History(), 0
             events, offset = read_events(path, offset)
-            for event in events:
-                history.add(event)
+            if events:  # Another visitor's thread may still read the former one.
+                history = history.with_events(events)
             self._entries[path] = history, offset
             while len(self._entries) > _MAX_HISTORIES:
                 self._entries.popitem(last=False)

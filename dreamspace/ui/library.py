@@ -1,4 +1,4 @@
-"""What the workspace holds for the page: subjects with their photos, runs, and the jobs that belong to a run."""
+"""What the workspace holds for the page: subjects with their photos, runs, and the jobs of a run."""
 
 import os
 import shutil
@@ -155,9 +155,15 @@ def list_drafts(workspace: Workspace, runs: Iterable[Run]) -> list[Subject]:
 
 
 def add_photos(
-    workspace: Workspace, subject_dir: Path | None, paths: list[Path]
+    workspace: Workspace,
+    subject_dir: Path | None,
+    paths: list[Path],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path | None, ImportReport]:
     """Import uploaded photos into a subject, a new one where there is none or a run depends on its photos.
+
+    Args:
+        on_progress: see `import_photos`.
 
     Returns:
         The subject's folder, None if it would be new and no photo was accepted; and what became of each file.

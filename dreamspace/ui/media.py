@@ -22,7 +22,11 @@ ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 THUMBNAIL_WIDTHS = (160, 320, 640)
 
 _PICTURE_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
-_PICTURE_FOLDERS = {"runs": ("previews", "validation"), "jobs": ("previews", "images"), "subjects": ("photos",)}
+_PICTURE_FOLDERS = {
+    "runs": ("previews", "validation"),
+    "jobs": ("previews", "images"),
+    "subjects": ("photos",),
+}
 _HEADERS = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "X-Content-Type-Options": "nosniff",

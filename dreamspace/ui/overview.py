@@ -10,17 +10,28 @@ from dreamspace.jobs.workspace import JobStatus
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, Subject, delete_draft, delete_run
 from dreamspace.ui.media import event_picture_url
+from dreamspace.ui.new_training import resume_run
 from dreamspace.ui.page import STEPS, Page, View, render, thumbnail_url
 
-_LABELS = {"photos": "Photos", "settings": "Settings", "train": "Train", "result": "Result", "publish": "Publish"}
+_LABELS = {
+    "photos": "Photos",
+    "settings": "Settings",
+    "train": "Train",
+    "result": "Result",
+    "publish": "Publish",
+}
 
-# Writes the view into the browser's address, so that reloading it, or opening it elsewhere, comes back here.
+# Writes the view into the browser's address, so that reloading it, or opening it elsewhere, comes back here;
+# another step begins at its top.
 _ADDRESS_SCRIPT = """
-const note = () => {
+let step;
+watch("value", () => {
   const nav = element.querySelector("[data-address]");
-  if (nav) history.replaceState(null, "", nav.dataset.address ? "?" + nav.dataset.address : location.pathname);
-};
-watch("value", note);
+  if (!nav) return;
+  history.replaceState(null, "", nav.dataset.address ? "?" + nav.dataset.address : location.pathname);
+  if (step && step !== nav.dataset.step) window.scrollTo(0, 0);
+  step = nav.dataset.step;
+});
 """
 
 
@@ -49,10 +60,13 @@ def build_side(guide: Guide) -> None:
     """The logo, the button for a new run, and the list of runs and drafts."""
     brand = guide.html(lambda page: render("brand.html"), events=("start_over",), elem_id="brand")
     cards = guide.html(
-        lambda page: render("runs.html", cards=cards_of(page)), events=("open_entry", "delete_entry"), elem_id="runs"
+        lambda page: render("runs.html", cards=cards_of(page)),
+        events=("open_entry", "resume_entry", "delete_entry"),
+        elem_id="runs",
     )
     guide.link(brand.start_over, lambda page, clicked: View(), fills_form=True)
     guide.link(cards.open_entry, _open, fills_form=True)
+    guide.link(cards.resume_entry, _resume, fills_form=True)
     guide.link(cards.delete_entry, _delete, fills_form=True)
 
 
@@ -70,7 +84,9 @@ def cards_of(page: Page) -> list[Card]:
 
 def _draft_card(page: Page, subject: Subject) -> Card:
     photos = subject.photos
-    words = " ".join(filter(None, (subject.token, subject.class_word))) if subject.class_word else "New photos"
+    words = (
+        " ".join(filter(None, (subject.token, subject.class_word))) if subject.class_word else "New photos"
+    )
     return Card(
         id=subject.dir.name,
         kind="subject",
@@ -87,16 +103,17 @@ def _draft_card(page: Page, subject: Subject) -> Card:
 
 def _run_card(page: Page, run: Run) -> Card:
     is_shared = sum(other.photos_dir == run.photos_dir for other in page.runs) > 1
+    started = datetime.fromtimestamp(run.created)
     lost = "its images, checkpoints and adapter" + ("" if is_shared else ", and the photos it learned from")
     return Card(
         id=run.dir.name,
         kind="run",
         title=run.title,
-        note=datetime.fromtimestamp(run.created).strftime("%-d %b, %H:%M"),
+        note=f"{started.day} {started:%b, %H:%M}",
         status=run.status.status,
-        status_word=_STATUS_WORDS[run.status.status],
+        status_word=_status_word(run.status),
         picture=_newest_picture(page, run),
-        percent=percent(run.status) if run.status.status in ("running", "stopping") else None,
+        percent=percent(run.status) if run.status.status == "running" and run.status.step else None,
         is_open=bool(page.run) and page.run.dir == run.dir,
         question=f"Delete this run? With it go {lost}.",
     )
@@ -111,6 +128,10 @@ _STATUS_WORDS = {
     "failed": "failed",
     "crashed": "crashed",
 }
+
+
+def _status_word(status: JobStatus) -> str:
+    return "preparing" if status.status == "running" and not status.step else _STATUS_WORDS[status.status]
 
 
 def percent(status: JobStatus) -> int:
@@ -141,7 +162,7 @@ def _steps(page: Page) -> Markup:
         }
         for name in STEPS
     ]
-    return render("steps.html", steps=entries, address=page.view.address, missing=page.missing)
+    return render("steps.html", steps=entries, view=page.view, missing=page.missing)
 
 
 def _is_done(page: Page, step: str) -> bool:
@@ -159,13 +180,18 @@ def _note(page: Page, step: str) -> str:
     if step == "photos":
         return f"{len(page.photos)} in" if page.photos else "show your subject"
     if page.run is None:
-        return {"settings": "how to learn", "train": "watch it learn", "result": "try it", "publish": "share it"}[step]
+        return {
+            "settings": "how to learn",
+            "train": "watch it learn",
+            "result": "try it",
+            "publish": "share it",
+        }[step]
     status = page.run.status
     if step == "settings":
         return f"{page.run.config.max_train_steps} steps"
     if step == "train":
-        is_running = status.status == "running" and status.num_steps
-        return f"{percent(status)} %" if is_running else _STATUS_WORDS[status.status]
+        is_under_way = status.status == "running" and status.step
+        return f"{percent(status)} %" if is_under_way else _status_word(status)
     if step == "result":
         num_images = sum(at > 0 for at, _ in page.run_history.samples)
         return f"{num_images} image{'s' * (num_images != 1)}" if num_images else "not yet"
@@ -182,6 +208,12 @@ def _open(page: Page, clicked: dict[str, Any]) -> View:
     run = next((run for run in page.runs if run.dir.name == clicked.get("id")), None)
     is_done = run is not None and run.status.status == "done"
     return View(run_id=clicked.get("id", ""), step="result" if is_done else "train")
+
+
+def _resume(page: Page, clicked: dict[str, Any]) -> View:
+    run_dir = page.workspace.run_dir(clicked.get("id", ""))
+    resume_run(run_dir)
+    return View(run_id=run_dir.name, step="train")
 
 
 def _delete(page: Page, clicked: dict[str, Any]) -> View:

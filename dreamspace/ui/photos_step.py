@@ -1,5 +1,6 @@
 """Step 1: photos of the subject, and the words for it."""
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ from PIL import Image
 from dreamspace.config import class_prompt, instance_prompt
 from dreamspace.data.photos import ImportReport
 from dreamspace.mini.subjects import SUBJECTS
-from dreamspace.ui.guide import Guide
+from dreamspace.ui.guide import QUIET, Guide
 from dreamspace.ui.library import add_photos, choose_sample, remove_photo
 from dreamspace.ui.media import subject_url
 from dreamspace.ui.page import Page, View, render
@@ -25,13 +26,16 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
     """Build the step; returns the fields for class word and token."""
     guide.html(lambda page: render("photos_intro.html", has_photos=bool(page.photos)))
     with gr.Row(elem_classes="ds-columns"):
-        with gr.Column(scale=5, min_width=300):
-            with gr.Column(elem_classes="ds-card"):
-                guide.html(lambda page: Markup('<h2 class="ds-overline">Add photos</h2>'))
-                files = gr.File(
-                    file_count="multiple", show_label=False, height=168, elem_id="upload", elem_classes="ds-drop"
-                )
-                samples = guide.html(_samples, events=("choose_sample",))
+        with gr.Column(scale=5, min_width=300), gr.Column(elem_classes="ds-card"):
+            guide.html(lambda page: Markup('<h2 class="ds-overline">Add photos</h2>'))
+            files = gr.File(
+                file_count="multiple",
+                show_label=False,
+                height=168,
+                elem_id="upload",
+                elem_classes="ds-drop",
+            )
+            samples = guide.html(_samples, events=("choose_sample",))
         with gr.Column(scale=7, min_width=300):
             report = guide.html(None, elem_id="import-report")
             wall = guide.html(_wall, events=("remove_photo",), elem_id="wall")
@@ -61,13 +65,13 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
     guide.form(token, lambda page: _words(page)[1])
     guide.form(report, lambda page: "")
     guide.follow(go_on, lambda page: gr.update(interactive=bool(page.photos)))
-    guide.link(files.upload, _add, [files], [files, report])
+    guide.link(files.upload, _add, [files], [files, report], busy=files)
     guide.link(samples.choose_sample, _choose, fills_form=True)
     guide.link(wall.remove_photo, _remove)
     guide.link(go_on.click, _continue, [class_word, token])
     gr.on(
         [class_word.change, token.change], _phrase, [token, class_word], phrase,
-        show_progress="hidden", api_visibility="private", trigger_mode="always_last",
+        trigger_mode="always_last", **QUIET,
     )  # fmt: skip
     return class_word, token
 
@@ -128,6 +132,12 @@ def _forget_uploads(paths: list[Path]) -> None:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # Another upload may share the folder.
             path.parent.rmdir()
+    # gr.File (6.31) makes an empty temporary file for each, and forgets it. A young one may belong to an
+    # upload that just begins.
+    for file in sorted({file for path in paths for file in path.parents[1].glob("tmp*")}):
+        with suppress(FileNotFoundError):
+            if file.stat().st_size == 0 and time.time() - file.stat().st_mtime > 60:
+                file.unlink()
 
 
 def _report(report: ImportReport) -> str:

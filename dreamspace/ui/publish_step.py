@@ -31,21 +31,24 @@ def build(guide: Guide) -> None:
                     info="A name, which goes to the account of the token, or account/name.",
                 )  # fmt: skip
                 private = gr.Checkbox(
-                    label="Private", value=True, elem_id="private", info="Only you can see it. You can open it on the Hub."
+                    label="Private",
+                    value=True,
+                    elem_id="private",
+                    info="Only you can see it. You can open it on the Hub.",
                 )
                 token = gr.Textbox(
                     label="Access token", type="password", elem_id="hub-token", max_length=500,
                     placeholder="the one of this machine" if os.environ.get("HF_TOKEN") else "hf_...",
-                    info="With write access, from huggingface.co/settings/tokens. It is used for this upload and never "
-                    "stored; leave it empty to use the one of this machine.",
+                    info="With write access, from huggingface.co/settings/tokens. It is used for this upload "
+                    "and never stored; leave it empty to use the one of this machine.",
                 )  # fmt: skip
                 push = gr.Button("Publish", variant="primary", elem_id="publish")
-            guide.html(_state, elem_id="publish-state")
+            state = guide.html(_state, elem_id="publish-state")
 
     guide.form(repo, lambda page: _proposed_name(page))
     guide.form(token, lambda page: "")
     guide.follow(push, lambda page: gr.update(interactive=not _is_busy(page)))
-    guide.link(push.click, _publish, [repo, private, token], [token])
+    guide.link(push.click, _publish, [repo, private, token], [token], busy=state)
 
 
 def _proposed_name(page: Page) -> str:
@@ -98,4 +101,6 @@ def _state(page: Page) -> Markup:
     final = history.final or {}
     url = final.get("path") if status.status == "done" else None
     is_link = bool(url) and urlsplit(url).scheme in ("http", "https")
-    return render("publish_state.html", status=status, url=url if is_link else None, warnings=history.warnings)
+    return render(
+        "publish_state.html", status=status, url=url if is_link else None, warnings=history.warnings
+    )

@@ -24,19 +24,18 @@ def build(guide: Guide) -> None:
     choice = guide.html(_choice, events=("choose_checkpoint",), elem_id="choice")
     guide.html(_comparison, elem_id="comparison")
     with gr.Row(elem_classes="ds-columns"):
-        with gr.Column(scale=5, min_width=300):
-            with gr.Column(elem_classes="ds-card"):
-                gr.HTML('<h2 class="ds-overline">Try your own words</h2>', apply_default_css=False)
-                prompt = gr.Textbox(
-                    label="Prompt", info="One image a line.", lines=3, elem_id="own-prompt", max_length=2000
+        with gr.Column(scale=5, min_width=300), gr.Column(elem_classes="ds-card"):
+            gr.HTML('<h2 class="ds-overline">Try your own words</h2>', apply_default_css=False)
+            prompt = gr.Textbox(
+                label="Prompt", info="One image a line.", lines=3, elem_id="own-prompt", max_length=2000
+            )
+            with gr.Accordion("More", open=False), gr.Row(elem_classes="ds-fields"):
+                seed = gr.Number(label="Seed", value=1, precision=0, minimum=0, elem_id="own-seed")
+                steps = gr.Number(
+                    label="Denoising steps", precision=0, minimum=1, maximum=200, elem_id="own-steps"
                 )
-                with gr.Accordion("More", open=False), gr.Row(elem_classes="ds-fields"):
-                        seed = gr.Number(label="Seed", value=1, precision=0, minimum=0, elem_id="own-seed")
-                        steps = gr.Number(
-                            label="Denoising steps", precision=0, minimum=1, maximum=200, elem_id="own-steps"
-                        )
-                        guidance = gr.Number(label="Guidance", minimum=0, maximum=30, elem_id="own-guidance")
-                make = gr.Button("Make images", variant="primary", elem_id="make")
+                guidance = gr.Number(label="Guidance", minimum=0, maximum=30, elem_id="own-guidance")
+            make = gr.Button("Make images", variant="primary", elem_id="make")
         with gr.Column(scale=7, min_width=300):
             made = guide.html(_made, events=("stop_job",), elem_id="made")
     guide.html(_download, elem_id="download")
@@ -45,7 +44,7 @@ def build(guide: Guide) -> None:
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
     guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
     guide.link(choice.choose_checkpoint, _choose)
-    guide.link(make.click, _make, [prompt, seed, steps, guidance])
+    guide.link(make.click, _make, [prompt, seed, steps, guidance], busy=made)
     guide.link(made.stop_job, _stop)
 
 
@@ -107,7 +106,9 @@ def _make(
     if page.run is None:
         return page.view
     if len(prompts) > MAX_PROMPTS:
-        raise ValueError(f"These are {len(prompts)} prompts, and {MAX_PROMPTS} fit at a time. Take some lines out.")
+        raise ValueError(
+            f"These are {len(prompts)} prompts, and {MAX_PROMPTS} fit at a time. Take some lines out."
+        )
     if not prompts:
         raise ValueError("The prompt is empty. Describe the picture, with the subject's own word in it.")
     arguments = {
@@ -130,7 +131,7 @@ def checkpoint_to_use(page: Page, run: Run) -> int | None:
     """
     saved = adapter_steps(run)
     step = chosen_step(page)
-    if run.has_adapter and step in (0, run.config.max_train_steps) or (run.has_adapter and step not in saved):
+    if run.has_adapter and (step == run.config.max_train_steps or step not in saved):
         return None
     if step in saved:
         return step

@@ -55,13 +55,18 @@ def serve(host: str, port: int, workspace_dir: Path | None = None) -> None:
     is_local = host in LOOPBACK_HOSTS
     app = create_app(workspace, LOOPBACK_HOSTS if is_local else None)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    print(f"Dreamspace is at http://{shown}:{listener.getsockname()[1]} (workspace: {workspace.root})", flush=True)
+    print(
+        f"Dreamspace is at http://{shown}:{listener.getsockname()[1]} (workspace: {workspace.root})",
+        flush=True,
+    )
     config = uvicorn.Config(app, log_level="warning", proxy_headers=True, timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket: what takes the port is found out before anything is built."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, got {port}. 0 takes any that is free.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +76,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ValueError(
-            f"The address {host}:{port} cannot be used: {(error.strerror or str(error)).lower()}. Is Dreamspace "
-            f"running already? Choose another port with --port {port + 1}."
+            f"The address {host}:{port} cannot be used: {(error.strerror or str(error)).lower()}. "
+            f"Is Dreamspace running already? Choose another port with --port {port % 65535 + 1}."
         ) from None
     return listener

@@ -1,4 +1,4 @@
-"""The expert settings: a field for each setting of `RunConfig`, with that setting's own sentence as its help."""
+"""The expert settings: a field for each setting of `RunConfig`, with the setting's own sentence as help."""
 
 import types
 from collections.abc import Mapping
@@ -34,11 +34,16 @@ def expert_settings() -> dict[str, list[str]]:
     return {title: names for title, names in groups.items() if names}
 
 
-def build_field(name: str) -> gr.components.Component:
-    """The component for one setting."""
+def build_field(name: str, config: RunConfig) -> gr.components.Component:
+    """The component for one setting, with its value in `config`."""
     field = RunConfig.model_fields[name]
     kinds = _kinds(field)
-    texts = {"label": label_of(name), "info": field.description, "elem_id": f"setting-{name}"}
+    texts = {
+        "label": label_of(name),
+        "info": field.description,
+        "value": shown_value(name, config),
+        "elem_id": f"setting-{name}",
+    }
     if choices_of(field):
         return gr.Dropdown(list(choices_of(field)), **texts)
     if bool in kinds:
@@ -88,7 +93,11 @@ def label_of(name: str) -> str:
     words = name.replace("_", " ").replace("pretrained model name or path", "base model")
     for acronym in ("lora", "lr", "snr"):
         words = " ".join(word.upper() if word == acronym else word for word in words.split())
-    return words[0].upper() + words[1:].replace("LORA", "LoRA") if not words.startswith("LORA") else "LoRA" + words[4:]
+    return (
+        words[0].upper() + words[1:].replace("LORA", "LoRA")
+        if not words.startswith("LORA")
+        else "LoRA" + words[4:]
+    )
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:

@@ -1,162 +1,133 @@
 """Step 2: how it is to be learned, and how long that takes."""
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
-from dreamspace.config import RunConfig, class_prompt, list_presets, load_preset
-from dreamspace.jobs.launcher import submit
-from dreamspace.jobs.new_run import prior_folder, write_run
+from dreamspace.config import RunConfig, list_presets, load_preset
 from dreamspace.mini.world import CLASSES
 from dreamspace.ui.estimate import estimate, measured_seconds_per_row
-from dreamspace.ui.guide import Guide
+from dreamspace.ui.guide import QUIET, Guide
 from dreamspace.ui.media import class_url
+from dreamspace.ui.new_training import Form, made_prompts, start_run
 from dreamspace.ui.page import Page, View, render
-from dreamspace.ui.settings_form import build_field, changed_config, expert_settings, shown_value
+from dreamspace.ui.settings_form import build_field, expert_settings, shown_value
 
 CLASS_IMAGES = 24
-MIN_FREE_BYTES = 500_000_000
 
-# Expert settings that the estimated time depends on.
-TIMED_SETTINGS = (
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "validation_disable",
-    "validation_prompts",
-    "validation_step_interval",
-    "validation_num_inference_steps",
-)
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of the step, and the pieces of HTML that follow from what they hold."""
+
+    preset: gr.Radio
+    num_steps: gr.Number
+    with_prior: gr.Checkbox
+    num_class_images: gr.Number
+    experts: dict[str, Component]
+    about: gr.HTML
+    pictures: gr.HTML
 
 
 def build(guide: Guide, class_word: gr.Textbox, token: gr.Textbox) -> None:
     """Build the step; the words come from step 1."""
-    names = list_presets()
-    first = load_preset(names[0])
     guide.html(lambda page: render("settings_intro.html"))
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=7, min_width=300):
-            with gr.Column(elem_classes="ds-card"):
-                preset = gr.Radio(names, value=names[0], label="Preset", elem_id="preset")
-                about = guide.html(None, elem_id="preset-about")
-                steps = gr.Slider(
-                    10, 2000, value=first.config.max_train_steps, step=10, label="Steps", elem_id="num-steps",
-                    info="More steps learn the subject better, until it takes over everything else.",
-                )  # fmt: skip
-            with gr.Column(elem_classes="ds-card"):
-                prior = gr.Checkbox(
-                    value=True, label="Keep what the model knew (prior preservation)", elem_id="prior",
-                    info="Class images, drawn by the base model first, are trained along, so that other things of "
-                    "the same class do not turn into your subject.",
-                )  # fmt: skip
-                pictures = guide.html(None, elem_id="prior-pictures")
-                num_class_images = gr.Slider(
-                    4, 200, value=CLASS_IMAGES, step=4, label="Class images", elem_id="num-class-images"
-                )
-            with gr.Accordion("Expert settings", open=False, elem_id="expert", elem_classes="ds-card"):
-                experts: dict[str, gr.components.Component] = {}
-                for title, settings in expert_settings().items():
-                    gr.HTML(f'<h3 class="ds-overline">{title}</h3>', apply_default_css=False)
-                    with gr.Row(elem_classes="ds-fields"):
-                        for name in settings:
-                            experts[name] = build_field(name)
+            fields = _build_fields(guide)
         with gr.Column(scale=5, min_width=300, elem_classes="ds-sticky"):
             plan = guide.html(None, elem_id="plan")
             start = gr.Button("Start training", variant="primary", elem_id="start", elem_classes="ds-next")
+    _fill(guide, fields)
+    choices = [fields.preset, fields.num_steps, fields.with_prior, fields.num_class_images]
+    inputs = [class_word, token, *choices, *fields.experts.values()]
 
-    guide.form(preset, lambda page: _preset_of(page))
-    guide.form(steps, lambda page: _shown_config(page).max_train_steps)
-    guide.form(prior, lambda page: page.run is None or page.run.config.num_class_images > 0)
-    guide.form(num_class_images, lambda page: _shown_config(page).num_class_images or CLASS_IMAGES)
-    for name, component in experts.items():
+    def read(values: tuple[Any, ...]) -> Form:
+        return Form(*values[:6], dict(zip(fields.experts, values[6:], strict=True)))
+
+    def describe(address: str, *values: Any) -> tuple[str, str, str, dict[str, Any]]:
+        page, form = guide.page(address), read(values)
+        return _about(form), _pictures(page, form), _plan(page, form), gr.update(visible=form.with_prior)
+
+    def start_training(page: Page, clicked: dict[str, Any], *values: Any) -> View:
+        if not page.photos:
+            raise ValueError("There are no photos yet. Add some in step 1, or choose a sample subject there.")
+        run_dir = start_run(page.workspace, page.subject.photos_dir, read(values))
+        return View(run_id=run_dir.name, step="train")
+
+    gr.on(
+        [guide.address.change, *(field.change for field in inputs)],
+        describe,
+        [guide.address, *inputs],
+        [fields.about, fields.pictures, plan, fields.num_class_images],
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    guide.link(start.click, start_training, inputs, fills_form=True, busy=plan)
+
+
+def _build_fields(guide: Guide) -> _Fields:
+    names = list_presets()
+    config = load_preset(names[0]).config
+    with gr.Column(elem_classes="ds-card"):
+        preset = gr.Radio(names, value=names[0], label="Preset", elem_id="preset")
+        about = guide.html(None, elem_id="preset-about")
+        num_steps = gr.Number(
+            value=config.max_train_steps,
+            precision=0,
+            step=50,
+            label="Steps",
+            info="More steps learn the subject better, until it takes over everything else.",
+            elem_id="num-steps",
+        )
+    with gr.Column(elem_classes="ds-card"):
+        with_prior = gr.Checkbox(
+            value=True,
+            label="Keep what the model knew (prior preservation)",
+            info="Class images, drawn by the base model first, are trained along, so that other things of "
+            "the same class do not turn into your subject.",
+            elem_id="prior",
+        )
+        pictures = guide.html(None, elem_id="prior-pictures")
+        num_class_images = gr.Number(
+            value=CLASS_IMAGES, precision=0, step=4, label="Class images", elem_id="num-class-images"
+        )
+    experts: dict[str, Component] = {}
+    with gr.Accordion("Expert settings", open=False, elem_id="expert", elem_classes="ds-card"):
+        for title, settings in expert_settings().items():
+            gr.HTML(f'<h3 class="ds-overline">{title}</h3>', apply_default_css=False)
+            with gr.Row(elem_classes="ds-fields"):
+                for name in settings:
+                    experts[name] = build_field(name, config)
+    return _Fields(preset, num_steps, with_prior, num_class_images, experts, about, pictures)
+
+
+def _fill(guide: Guide, fields: _Fields) -> None:
+    """Let the fields show the run that is opened, and the preset that is chosen."""
+    guide.form(fields.preset, _preset_of)
+    guide.form(fields.num_steps, lambda page: _shown_config(page).max_train_steps)
+    guide.form(fields.with_prior, lambda page: page.run is None or page.run.config.num_class_images > 0)
+    guide.form(fields.num_class_images, lambda page: _shown_config(page).num_class_images or CLASS_IMAGES)
+    for name, component in fields.experts.items():
         guide.form(component, lambda page, name=name: shown_value(name, _shown_config(page)))
-
-    fields = [class_word, token, preset, steps, prior, num_class_images, *experts.values()]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-
-    def read(*values: Any) -> "Form":
-        return Form(*values[:6], dict(zip(experts, values[6:], strict=True)))
 
     def take_preset(name: str) -> list[Any]:
         config = load_preset(name).config
-        return [config.max_train_steps, *(shown_value(name, config) for name in experts)]
+        return [config.max_train_steps, *(shown_value(setting, config) for setting in fields.experts)]
 
-    def describe(address: str, *values: Any) -> tuple[str, str, str, dict[str, Any]]:
-        form = read(*values)
-        page = guide.page(address)
-        return _about(form), _pictures(page, form), _plan(page, form), gr.update(visible=form.prior)
-
-    preset.input(take_preset, preset, [steps, *experts.values()], **quiet)
-    watched = [class_word, preset, steps, prior, num_class_images, *(experts[name] for name in TIMED_SETTINGS)]
-    gr.on(
-        [guide.address.change, *(component.change for component in watched)],
-        describe, [guide.address, *fields], [about, pictures, plan, num_class_images],
-        trigger_mode="always_last", **quiet,
-    )  # fmt: skip
-    guide.link(start.click, lambda page, clicked, *values: start_run(page, read(*values)), fields)
-
-
-@dataclass(frozen=True)
-class Form:
-    """What the fields of steps 1 and 2 hold."""
-
-    class_word: str
-    token: str
-    preset: str
-    num_steps: int
-    prior: bool
-    num_class_images: int
-    experts: dict[str, Any]
-
-    def config(self) -> RunConfig:
-        """The configuration that the form describes.
-
-        Raises:
-            ValueError: one sentence for the first thing that is wrong.
-        """
-        base = load_preset(self.preset).config
-        num_class_images = int(self.num_class_images) if self.prior else 0
-        values = {**self.experts, "max_train_steps": self.num_steps, "num_class_images": num_class_images}
-        return changed_config(base, values)
-
-
-def start_run(page: Page, form: Form) -> View:
-    """Write a new run and submit it; it waits in the queue where another one is at work.
-
-    Raises:
-        ValueError: if photos or words are missing, a setting is wrong, or the disk is nearly full.
-    """
-    if not page.photos:
-        raise ValueError("There are no photos yet. Go back to step 1 and add some, or choose a sample subject.")
-    class_word, token = form.class_word.strip(), form.token.strip()
-    class_prompt(class_word)
-    config = form.config()
-    free_bytes = shutil.disk_usage(page.workspace.root).free
-    if free_bytes < MIN_FREE_BYTES:
-        raise ValueError(
-            f"The disk has {free_bytes / 1e6:.0f} MB free, and a run needs {MIN_FREE_BYTES / 1e6:.0f} MB for its "
-            "images and checkpoints. Free some space, or delete runs that you no longer need."
-        )
-    preset = replace(load_preset(form.preset), config=config)
-    run_dir = page.workspace.new_run_dir(f"{token} {class_word}")
-    prior_dir = None
-    if config.num_class_images:
-        prior_dir = prior_folder(page.workspace, config.pretrained_model_name_or_path, class_word)
-    try:
-        write_run(
-            run_dir, preset, page.subject.photos_dir, class_word=class_word, token=token or None,
-            num_class_images=config.num_class_images, prior_dir=prior_dir,
-        )  # fmt: skip
-    except ValueError:
-        shutil.rmtree(run_dir)
-        raise
-    submit(run_dir, "train", {})
-    return View(run_id=run_dir.name, step="train")
+    fields.preset.input(take_preset, fields.preset, [fields.num_steps, *fields.experts.values()], **QUIET)
 
 
 def _shown_config(page: Page) -> RunConfig:
-    return page.run.config if page.run is not None else load_preset(list_presets()[0]).config
+    """What the form is filled with: the run's settings, else the first preset's."""
+    if page.run is None:
+        return load_preset(list_presets()[0]).config
+    config = page.run.config
+    # Prompts that were made from the words are left empty, so that they are made anew from other words.
+    is_made = config.validation_prompts == made_prompts(config)
+    return config.model_copy(update={"validation_prompts": []}) if is_made else config
 
 
 def _preset_of(page: Page) -> str:
@@ -172,15 +143,15 @@ def _about(form: Form) -> str:
 
 
 def _pictures(page: Page, form: Form) -> str:
-    """What the class images are for, in pictures: the subject, and another thing of its class."""
-    if not form.prior or not page.photos:
+    """What the class images are for, in pictures: the subject, and other things of its class."""
+    if not form.with_prior or not page.photos:
         return ""
     class_word = form.class_word.strip()
     return str(
         render(
             "prior.html",
             photo=page.photos[0],
-            class_word=class_word or "dog",
+            class_word=class_word or "thing",
             token=form.token.strip(),
             class_pictures=[url for seed in (1, 2, 3) if (url := class_url(class_word, seed))],
         )
@@ -194,7 +165,7 @@ def _plan(page: Page, form: Form) -> str:
     except ValueError as error:
         config, problem = _shown_config(page), str(error)
     class_word = form.class_word.strip()
-    measured = measured_seconds_per_row([(run.config, page.history(run.dir)) for run in page.runs], config)
+    past = [(run.config, page.history(run.dir)) for run in page.runs]
     is_unknown = config.pretrained_model_name_or_path == "mini" and class_word and class_word not in CLASSES
     return str(
         render(
@@ -204,7 +175,7 @@ def _plan(page: Page, form: Form) -> str:
             class_word=class_word,
             config=config,
             problem=problem,
-            estimate=estimate(config, measured),
+            estimate=estimate(config, measured_seconds_per_row(past, config)),
             known_classes=CLASSES if is_unknown else (),
             ahead=[run.title for run in page.runs if not run.status.is_final],
         )

@@ -6,8 +6,14 @@ import gradio as gr
 
 _FOLDER = Path(__file__).parent
 CSS = (_FOLDER / "style.css").read_text(encoding="utf-8")
+# As data: a raster icon given to Gradio could be asked for at any size, which is work for the server.
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 40 40'%3E%3Crect width='40' "
+    "height='40' rx='11' fill='%235b49d6'/%3E%3Cpath d='M25.6 26.9A10.4 10.4 0 0 1 17.2 9.6a11.2 11.2 0 1 0 "
+    "13.4 15.6 10.3 10.3 0 0 1-5 1.7z' fill='%23fff'/%3E%3C/svg%3E"
+)
 HEAD = (
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<link rel="icon" type="image/svg+xml" href="{_ICON}">'
     '<meta name="color-scheme" content="light dark">'
     f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>"
 )

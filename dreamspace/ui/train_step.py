@@ -6,10 +6,11 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.jobs.launcher import log_tail, stop, submit
+from dreamspace.jobs.launcher import log_tail, stop
 from dreamspace.ui.chart import loss_chart
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url
+from dreamspace.ui.new_training import resume_run
 from dreamspace.ui.overview import percent
 from dreamspace.ui.page import Page, View, render
 
@@ -22,7 +23,7 @@ _STAGE_WORDS = {
     "caching": "Preparing the photos",
     "prior": "Drawing class images",
     "training": "Training",
-    "validating": "Drawing images to show how far it is",
+    "validating": "Drawing pictures",
     "saving": "Saving the adapter and testing it",
 }
 _HEADLINES = {
@@ -33,6 +34,8 @@ _HEADLINES = {
     "failed": "It could not go on",
     "crashed": "It crashed",
 }
+_PROVEN = "The adapter was saved, loaded again, and it changes what the model draws."
+
 # Follows the end of the log, unless the reader has scrolled up.
 _LOG_SCRIPT = """
 let follows = true;
@@ -47,16 +50,16 @@ watch("value", () => { const at = box(); if (at && follows) at.scrollTop = at.sc
 
 def build(guide: Guide) -> None:
     """Build the step."""
-    guide.html(_state, elem_id="state")
+    state = guide.html(_state, elem_id="state")
     with gr.Row(elem_classes="ds-actions"):
         stop_button = gr.Button("Stop and save", elem_id="stop")
         resume = gr.Button("Resume", variant="primary", elem_id="resume")
         result = gr.Button("See the result", variant="primary", elem_id="to-result")
         again = gr.Button("Train again with other settings", elem_id="again")
     with gr.Row(elem_classes="ds-columns"):
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=5, min_width=300):
             guide.html(_live, elem_id="live")
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=7, min_width=300):
             guide.html(_chart, elem_id="chart")
     guide.html(_grid, elem_id="grid")
     with gr.Accordion("Log", open=False, elem_classes="ds-card", elem_id="log-box"):
@@ -67,7 +70,7 @@ def build(guide: Guide) -> None:
     guide.follow(result, lambda page: gr.update(visible=_status(page) == "done"))
     guide.follow(again, lambda page: _shown(page, ("stopped", "failed", "crashed", "done")))
     guide.link(stop_button.click, _stop)
-    guide.link(resume.click, _resume)
+    guide.link(resume.click, _resume, busy=state)
     guide.link(result.click, lambda page, clicked: replace(page.view, step="result"))
     guide.link(again.click, lambda page, clicked: replace(page.view, step="settings"))
 
@@ -88,7 +91,7 @@ def _stop(page: Page, clicked: dict[str, Any]) -> View:
 
 def _resume(page: Page, clicked: dict[str, Any]) -> View:
     if page.run is not None:
-        submit(page.run.dir, "train", {"resume": True})
+        resume_run(page.run.dir)
     return page.view
 
 
@@ -106,7 +109,8 @@ def _state(page: Page) -> Markup:
         title=page.run.title,
         status=status,
         headline=headline,
-        message="" if status.message.rstrip(".") == headline else status.message,
+        message=_PROVEN if status.status == "done" else _unless_said(status.message, headline),
+        is_preparing=status.status == "running" and status.step == 0,
         percent=100 if status.status == "done" else percent(status),
         num_steps=page.run.config.max_train_steps,
         eta_seconds=progress["eta_seconds"] if progress and is_training else None,
@@ -118,12 +122,16 @@ def _state(page: Page) -> Markup:
     )
 
 
+def _unless_said(message: str, headline: str) -> str:
+    return "" if message.rstrip(".") == headline else message
+
+
 def _live(page: Page) -> Markup:
     """Of each validation prompt the newest picture: drawn, or coming into focus."""
     if page.run is None:
         return Markup("")
     history = page.run_history
-    tiles = {}
+    tiles = {prompt: {} for prompt in history.prompts}
     for (step, prompt), event in sorted(history.samples.items()):
         tiles[prompt] = {"event": event, "step": step, "focus": None}
     for event in history.previews.values():
@@ -152,7 +160,8 @@ def _grid(page: Page) -> Markup:
     if page.run is None or len(steps) < 2:
         return Markup("")
     rows = [
-        (prompt, [_cell(page, history.samples.get((step, prompt))) for step in steps]) for prompt in history.prompts
+        (prompt, [_cell(page, history.samples.get((step, prompt))) for step in steps])
+        for prompt in history.prompts
     ]
     return render("grid.html", steps=steps, rows=rows, checkpoints=history.checkpoints)
 

@@ -17,7 +17,7 @@ from dreamspace.mini.words import RARE_TOKENS, caption_words
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    pipeline = DiffusionPipeline.from_pretrained(MODEL_FOLDER, torch_dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -94,7 +94,7 @@ def test_image_follows_its_caption(pipeline, clip):
 
 
 def test_tiny_vae_decodes_the_same_latents(pipeline):
-    tiny = AutoencoderTiny.from_pretrained(MODEL_FOLDER, subfolder="tiny_vae", torch_dtype=torch.float32)
+    tiny = AutoencoderTiny.from_pretrained(MODEL_FOLDER, subfolder="tiny_vae", dtype=torch.float32)
     pixels = (
         torch.from_numpy(draw(held_out_sceneries(4), HELD_OUT_SEED)).permute(0, 3, 1, 2).float() / 127.5 - 1
     )

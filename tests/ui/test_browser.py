@@ -1,0 +1,222 @@
+"""The app in Chromium: short pieces of the way, on recorded runs."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui.library import Run, list_all_runs
+from tests.ui.app_process import App
+from tests.ui.recorded import record_run
+
+pytestmark = pytest.mark.browser
+
+NewTab = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One workspace for all these tests, as the app is one: to start it takes seconds."""
+    return Workspace(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def app(workspace: Workspace) -> Iterator[App]:
+    app = App(workspace.root, {})
+    yield app
+    app.kill()
+
+
+def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
+    app: App, new_tab: NewTab, workspace: Workspace, tmp_path: Path
+) -> None:
+    files = []
+    for number in range(4):
+        files.append(tmp_path / f"photo{number}.jpg")
+        Image.new("RGB", (300 + number, 200), (60 * number, 90, 120)).save(files[-1])
+    Image.open(files[0]).save(tmp_path / "again.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    page = new_tab(app.url)
+    expect(page.locator("#to-settings")).to_be_disabled()
+    page.set_input_files("#upload input[type=file]", [*files, tmp_path / "notes.txt"])
+    expect(page.locator("#wall figure")).to_have_count(4)
+    expect(page.locator("#import-report")).to_contain_text("1 file was left out, the others were added.")
+    expect(page.locator("#import-report li")).to_have_text(
+        "notes.txt this is not a JPEG, PNG, WebP, TIFF or HEIC image, or it is damaged."
+    )
+    assert (
+        page.locator("#wall img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    )
+    uploads = workspace.cache / "uploads"
+    assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
+
+    page.locator("#wall figure").first.hover()
+    page.locator("#wall button").first.click()
+    expect(page.locator("#wall figure")).to_have_count(3)
+    expect(page.locator("#wall")).to_contain_text("A few more would help")
+
+    page.click("#to-settings")
+    expect(page.get_by_text("class_word is empty. Say what the subject is, such as 'dog'.")).to_be_visible()
+    page.fill("#class-word input, #class-word textarea", "dog")
+    expect(page.locator("#phrase")).to_contain_text("“a photo of a sks dog”")
+    page.click("#to-settings")
+    expect(page.locator("#plan")).to_contain_text("3 photos and 24 class images")
+    page.reload()
+    expect(page.locator("#plan")).to_contain_text("“a photo of a sks dog”")
+
+
+def test_a_wrong_setting_is_said_and_starts_nothing(app: App, new_tab: NewTab, workspace: Workspace) -> None:
+    page = new_tab(app.url)
+    page.get_by_title("A calico cat").click()
+    expect(page.locator("#wall figure")).to_have_count(6)
+    page.click("#to-settings")
+    expect(page.locator("#plan")).to_contain_text("about")
+    page.fill("#num-steps input", "0")
+    page.keyboard.press("Tab")
+    expect(page.locator("#plan .is-danger")).to_have_text(
+        "Settings: max_train_steps must be at least 1, got 0."
+    )
+    page.click("#start")
+    expect(page.locator(".toast-body")).to_contain_text(
+        "Settings: max_train_steps must be at least 1, got 0."
+    )
+    page.fill("#num-steps input", "20")
+    page.click("#expert button")
+    page.fill("#setting-lora_alpha input, #setting-lora_alpha textarea", "<b onclick=alert(1)>8</b>")
+    page.click("#start")
+    sentence = 'Settings: lora_alpha must be a number, got "<b onclick=alert(1)>8</b>".'
+    expect(page.locator("#plan .is-danger")).to_have_text(sentence)
+    expect(page.locator(".toast-body", has_text="lora_alpha")).to_contain_text(sentence)
+    assert not any(run.title == "sks cat" for run in list_all_runs(workspace))
+
+
+def test_runs_are_found_again_after_a_reload_in_a_second_tab_and_by_a_restarted_app(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace, "tinker", outcome="running", up_to=150)
+    page = new_tab(app.url)
+    card = page.locator(f".ds-run[data-id={run_dir.name}]")
+    expect(card.locator("strong")).to_have_text("sks robot")
+    card.locator("a").click()
+    expect(page.locator("#state h1")).to_have_text("Training")
+    assert f"run={run_dir.name}" in page.url
+    page.reload()
+    expect(page.locator("#state h1")).to_have_text("Training")
+    second = new_tab(page.url)
+    expect(second.locator("#state .ds-figures")).to_contain_text("150 of 400 steps")
+
+    new_tab.problems.clear()
+    app.kill()
+    events = EventWriter(run_dir)
+    events.write("progress", step=260, num_steps=400, steps_per_second=5.0, eta_seconds=28.0)
+    app.start()
+    for tab in (page, second):
+        expect(tab.locator("#state .ds-figures")).to_contain_text("260 of 400 steps")
+        expect(tab.locator("#state .ds-bar i")).to_have_attribute("style", "width:65%")
+    new_tab.problems.clear()  # Of the moments without an app.
+
+
+def test_new_pictures_and_losses_arrive_by_themselves(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace, outcome="running", up_to=150)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=train")
+    expect(page.locator("#grid thead th")).to_have_count(3)
+    page.evaluate("document.querySelector('#grid img').isTheSame = true")
+    before = page.locator("#chart path.is-trend").get_attribute("d")
+    events = EventWriter(run_dir)
+    for step in range(151, 201):
+        events.write("loss", step=step, loss=0.1)
+    path = "validation/step-000100/0.png"
+    events.write("sample", step=200, prompt="a photo of a sks dog", seed=42, path=path, weights="trained")
+    expect(page.locator("#grid thead th")).to_have_text(["", "before", "step 100", "step 200"])
+    assert page.locator("#chart path.is-trend").get_attribute("d") != before
+    assert page.evaluate("document.querySelector('#grid img').isTheSame"), (
+        "pictures were replaced, they flicker"
+    )
+
+
+def test_before_and_after_are_pulled_by_hand_and_by_keyboard(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=result")
+    frame, slider = page.locator(".ds-frame").first, page.locator("[data-compare]").first
+    expect(frame).to_have_attribute("style", "--at:50%")
+    box = frame.bounding_box()
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    at = float(re.search(r"--at: ?([\d.]+)%", frame.get_attribute("style"))[1])
+    assert 70 < at < 90
+    slider.press("Home")
+    expect(frame).to_have_attribute("style", re.compile("--at: ?0%"))
+    page.get_by_role("button", name="200", exact=True).click()
+    expect(page.locator("#comparison img").first).to_have_attribute("src", re.compile("step-000200/0.png"))
+    assert "checkpoint=200" in page.url
+    expect(page.locator("#download")).to_contain_text("As it was at step 200")
+
+
+def test_deleting_asks_first(app: App, new_tab: NewTab, workspace: Workspace) -> None:
+    run_dir = record_run(workspace, "sunset", up_to=20, outcome="stopped")
+    subject_dir = Run.read(run_dir).subject_dir(workspace)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=train")
+    card = page.locator(f".ds-run[data-id={run_dir.name}]")
+    card.locator("summary").click()
+    expect(card.locator(".ds-question")).to_contain_text("and the photos it learned from")
+    card.get_by_role("button", name="Keep").click()
+    expect(card.locator(".ds-question")).to_be_hidden()
+    assert run_dir.exists()
+    card.locator("summary").click()
+    card.get_by_role("button", name="Delete", exact=True).click()
+    expect(card).to_have_count(0)
+    expect(page.locator("#wall")).to_contain_text("Your photos will appear here.")
+    assert not run_dir.exists()
+    assert not subject_dir.exists()
+
+
+@pytest.mark.parametrize("width_px", [390, 1440])
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_every_step_fits_the_window_in_both_schemes(
+    app: App, new_tab: NewTab, workspace: Workspace, width_px: int, color_scheme: str
+) -> None:
+    run_dir = record_run(workspace)
+    page = new_tab(f"{app.url}/?run={run_dir.name}", width_px, color_scheme)
+    for step in ("photos", "settings", "train", "result", "publish"):
+        page.click(f"[data-event=go][data-step={step}]")
+        expect(page.locator(f"nav[data-step={step}]")).to_be_visible()
+        page.wait_for_timeout(500)
+        if step == "settings":
+            page.click("#expert button")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+        too_wide = page.evaluate(
+            """() => [...document.querySelectorAll("#main *")]
+                .filter(e => e.offsetWidth && !e.closest(".ds-scroll"))
+                .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+                .map(e => e.outerHTML.slice(0, 80))"""
+        )
+        assert too_wide == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 200
+    assert is_dark == (color_scheme == "dark")
+
+
+def test_words_of_a_worker_stay_words_in_the_page(app: App, new_tab: NewTab, workspace: Workspace) -> None:
+    run_dir = record_run(workspace, up_to=100)
+    evil = "<img src=x onerror='window.owned=1'>${window.owned=2}{{window.owned}}"
+    events = EventWriter(run_dir)
+    events.write("warning", message=evil, hint=evil)
+    events.write(
+        "sample", step=100, prompt=evil, seed=1, path="validation/step-000100/0.png", weights="trained"
+    )
+    (run_dir / "log.txt").write_text(evil)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=train")
+    expect(page.locator("#state .is-warning")).to_contain_text(evil)
+    page.click("#log-box button")
+    expect(page.locator("#log pre")).to_have_text(evil)
+    page.click("[data-event=go][data-step=result]")
+    expect(page.locator("#comparison")).to_contain_text(evil)
+    assert page.evaluate("window.owned") is None

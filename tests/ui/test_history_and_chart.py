@@ -1,0 +1,89 @@
+import math
+from pathlib import Path
+
+from dreamspace.jobs.events import EventWriter
+from dreamspace.ui.chart import downsampled, loss_chart, smoothed
+from dreamspace.ui.history import Histories
+
+
+def write_losses(events: EventWriter, steps: range, value: float) -> None:
+    for step in steps:
+        events.write("loss", step=step, loss=value)
+
+
+def test_a_history_that_is_read_on_equals_one_read_at_once(tmp_path: Path) -> None:
+    events, growing = EventWriter(tmp_path), Histories()
+    for step in range(1, 60):
+        events.write("stage", name="training", message="Training.")
+        events.write("loss", step=step, loss=1 / step)
+        events.write(
+            "sample", step=step, prompt=f"p{step % 3}", seed=1, path=f"{step}.png", weights="trained"
+        )
+        if step % 7 == 0:
+            growing.of(tmp_path)
+    events.write("warning", message="Too dark", hint="Add light.")
+    events.write("warning", message="Too dark", hint="Add light.")
+    events.write("done", step=59)
+    assert growing.of(tmp_path) == Histories().of(tmp_path)
+    history = growing.of(tmp_path)
+    assert history.prompts == ["p1", "p2", "p0"]
+    assert history.sampled_steps == list(range(1, 60))
+    assert len(history.warnings) == 1
+    assert history.final["kind"] == "done"
+
+
+def test_steps_that_a_resumed_run_repeats_replace_what_came_after(tmp_path: Path) -> None:
+    events, histories = EventWriter(tmp_path), Histories()
+    write_losses(events, range(1, 151), 1.0)
+    assert max(histories.of(tmp_path).losses) == 150
+    events.write("failed", error="OSError", message="gone")
+    events.write("stage", name="loading", message="Loading.")
+    write_losses(events, range(101, 121), 0.5)
+    history = histories.of(tmp_path)
+    assert list(history.losses) == list(range(1, 121))
+    assert history.losses[101]["loss"] == 0.5
+    assert history.final is None
+
+
+def test_a_folder_made_anew_under_the_same_name_has_a_history_of_its_own(tmp_path: Path) -> None:
+    events, histories = EventWriter(tmp_path), Histories()
+    write_losses(events, range(1, 50), 1.0)
+    assert len(histories.of(tmp_path).losses) == 49
+    (tmp_path / "events.jsonl").unlink()
+    write_losses(EventWriter(tmp_path), range(1, 3), 2.0)
+    assert [event["loss"] for event in histories.of(tmp_path).losses.values()] == [2.0, 2.0]
+
+
+def test_downsampling_keeps_ends_order_and_peaks() -> None:
+    points = [(float(x), math.sin(x / 200)) for x in range(5000)]
+    points[1234] = (1234.0, 9.0)
+    kept = downsampled(points, 300)
+    assert len(kept) == 300
+    assert kept[0] == points[0]
+    assert kept[-1] == points[-1]
+    assert kept == sorted(kept)
+    assert set(kept) <= set(points)
+    assert points[1234] in kept
+    assert downsampled(points[:300], 300) == points[:300]
+    for count in (301, 302, 599, 601, 4001):
+        assert len(downsampled(points[:count], 300)) == 300
+
+
+def test_the_trend_of_a_constant_is_the_constant_from_its_first_step() -> None:
+    assert all(math.isclose(y, 0.3) for _, y in smoothed([(x, 0.3) for x in range(40)], window=20))
+
+
+def test_the_chart_shows_at_most_300_points_of_a_long_run_and_survives_odd_losses(tmp_path: Path) -> None:
+    events = EventWriter(tmp_path)
+    for step in range(1, 3001):
+        loss = float("nan") if step == 700 else 1 + math.sin(step)
+        events.write("loss", step=step, loss=loss, instance_loss=0.5, prior_loss=0.25)
+    chart = str(loss_chart(Histories().of(tmp_path).losses, 4000))
+    raw, trend = (part.split('"')[0] for part in chart.split(' d="')[1:])
+    assert raw.count("L") == trend.count("L") == 299
+    assert "nan" not in chart
+    assert "4000" in chart
+    assert "class images 0.2500" in chart
+    assert loss_chart({}, 100) == ""
+    zeros = {step: {"loss": 0.0, "instance_loss": None, "prior_loss": None} for step in (1, 2)}
+    assert "<svg" in loss_chart(zeros, 2)

@@ -1,0 +1,113 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dreamspace.jobs.job import Job
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui import library
+from dreamspace.ui.library import Run, Subject
+from tests.ui.recorded import record_run
+
+
+def files(folder: Path, count: int, shade: int = 0) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (40, 30), (shade, 20 * number, 9)).save(folder / f"{number}.jpg")
+    return sorted(folder.iterdir())
+
+
+def test_refused_files_leave_no_subject_behind(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    subject_dir, report = library.add_photos(workspace, None, [tmp_path / "notes.png"])
+    assert subject_dir is None
+    assert [file.name for file in report.refused] == ["notes.png"]
+    assert workspace.list_subjects() == []
+
+
+def test_photos_that_a_run_learns_from_never_change(workspace: Workspace, tmp_path: Path) -> None:
+    run_dir = record_run(workspace, up_to=0, outcome="stopped")
+    subject_dir = Run.read(run_dir).subject_dir(workspace)
+    before = [path.name for path in Subject.read(subject_dir).photos]
+
+    added, _ = library.add_photos(workspace, subject_dir, files(tmp_path / "new", 2))
+    removed = library.remove_photo(workspace, subject_dir, before[0].removesuffix(".png"))
+    assert [path.name for path in Subject.read(subject_dir).photos] == before
+    assert len(Subject.read(added).photos) == 8
+    assert len(Subject.read(removed).photos) == 5
+    assert Subject.read(added).class_word == "dog"
+
+    again, _ = library.add_photos(workspace, added, files(tmp_path / "more", 1, shade=200))
+    assert again == added
+
+
+def test_a_sample_subject_is_made_once(workspace: Workspace) -> None:
+    first = library.choose_sample(workspace, "sunset")
+    assert library.choose_sample(workspace, "sunset") == first
+    assert (Subject.read(first).class_word, Subject.read(first).token) == ("mug", "sks")
+    assert len(Subject.read(first).photos) == 6
+    assert list(workspace.cache.iterdir()) == []
+    with pytest.raises(ValueError, match="There is no sample subject 'rex'"):
+        library.choose_sample(workspace, "rex")
+
+
+def test_drafts_are_the_subjects_without_a_run(workspace: Workspace, tmp_path: Path) -> None:
+    draft, _ = library.add_photos(workspace, None, files(tmp_path / "new", 1))
+    record_run(workspace, up_to=0, outcome="stopped")
+    runs = library.list_all_runs(workspace)
+    assert [subject.dir for subject in library.list_drafts(workspace, runs)] == [draft]
+
+
+def test_a_run_is_deleted_with_its_jobs_and_with_photos_that_nobody_needs(workspace: Workspace) -> None:
+    first, second = (record_run(workspace, up_to=0, outcome="stopped") for _ in range(2))
+    subject_dir = Run.read(first).subject_dir(workspace)
+    job_dir = workspace.new_job_dir("images")
+    Job(kind="generate", arguments={"run_dir": str(first)}, submitted=1.0).write(job_dir)
+    library.delete_run(workspace, first.name)
+    assert not first.exists()
+    assert not job_dir.exists()
+    assert subject_dir.exists()
+    library.delete_run(workspace, second.name)
+    assert not subject_dir.exists()
+    assert [path for path in workspace.runs.iterdir() if path.is_dir()] == []
+
+
+def test_a_run_at_work_is_not_deleted(workspace: Workspace) -> None:
+    run_dir = record_run(workspace, outcome="running", up_to=20)
+    with pytest.raises(ValueError, match=r"still at work\. Stop it first"):
+        library.delete_run(workspace, run_dir.name)
+    assert run_dir.exists()
+    with pytest.raises(ValueError, match="A run learns from these photos"):
+        library.delete_draft(workspace, Run.read(run_dir).subject_dir(workspace).name)
+
+
+@pytest.mark.parametrize("name", ["../subjects", "..", "", "nobody"])
+def test_only_what_is_listed_can_be_deleted(workspace: Workspace, name: str) -> None:
+    with pytest.raises(ValueError, match=r"not the name of a run|There is no run"):
+        library.delete_run(workspace, name)
+
+
+def test_a_run_whose_photos_are_gone_or_whose_files_are_broken_does_not_hide_the_others(
+    workspace: Workspace,
+) -> None:
+    lost, broken, whole = (
+        record_run(workspace, name, "stopped", 0) for name in ("comet", "tinker", "biscuit")
+    )
+    library._remove(Run.read(lost).subject_dir(workspace))
+    (broken / "config.json").write_text("{")
+    runs = {run.dir: run for run in library.list_all_runs(workspace)}
+    assert set(runs) == {lost, whole}
+    assert runs[lost].subject_dir(workspace) is None
+
+
+def test_the_state_of_an_ended_run_is_read_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = record_run(workspace, outcome="done")
+    assert Run.read(run_dir).status.status == "done"
+    monkeypatch.setattr(library, "job_status", lambda _: pytest.fail("read again"))
+    assert Run.read(run_dir).status.status == "done"
+    os.utime(run_dir / "ended.json", (1, 1))
+    with pytest.raises(pytest.fail.Exception):
+        Run.read(run_dir)

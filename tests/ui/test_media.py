@@ -1,0 +1,123 @@
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui.library import choose_sample
+from dreamspace.ui.media import adapter_url, class_url, media_router, picture_url, subject_url
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> TestClient:
+    app = FastAPI()
+    app.include_router(media_router(workspace))
+    return TestClient(app)
+
+
+@pytest.fixture
+def run_dir(workspace: Workspace) -> Path:
+    run_dir = workspace.new_run_dir("sks dog")
+    folder = run_dir / "validation" / "step-000100"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (800, 600), "red").save(folder / "0.png")
+    (folder / "1.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
+    (folder / "2.html").write_text("<script>alert(1)</script>")
+    (run_dir / "config.json").write_text("{}")
+    (run_dir / "log.txt").write_text("secret")
+    adapter = run_dir / "adapter" / "pytorch_lora_weights.safetensors"
+    adapter.parent.mkdir()
+    adapter.write_bytes(b"weights")
+    return run_dir
+
+
+def test_a_picture_is_served_for_ever_and_never_as_a_document(client: TestClient, run_dir: Path) -> None:
+    answer = client.get(picture_url(run_dir, "validation/step-000100/0.png", version=7))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert Image.open(BytesIO(answer.content)).size == (800, 600)
+
+
+def test_a_small_copy_has_the_asked_width_and_is_kept(
+    client: TestClient, run_dir: Path, workspace: Workspace
+) -> None:
+    url = picture_url(run_dir, "validation/step-000100/0.png", width_px=320)
+    sizes = [Image.open(BytesIO(client.get(url).content)).size for _ in range(2)]
+    assert sizes == [(320, 240), (320, 240)]
+    assert len(list((workspace.cache / "thumbnails").iterdir())) == 1
+    assert client.get(url.replace("w=320", "w=5000")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "validation/step-000100/1.svg",
+        "validation/step-000100/2.html",
+        "validation/step-000100/9.png",
+        "validation/../config.json",
+        "validation/%2e%2e/%2e%2e/%2e%2e/secret.png",
+        "%2Fetc%2Fpasswd",
+        "config.json",
+        "log.txt",
+        "validation",
+        ".hidden/0.png",
+        "validation/.0.123.tmp.png",
+    ],
+)
+def test_anything_else_of_a_run_does_not_exist(
+    client: TestClient, run_dir: Path, workspace: Workspace, path: str
+) -> None:
+    Image.new("RGB", (4, 4)).save(workspace.root / "secret.png")
+    (run_dir / ".hidden").mkdir()
+    Image.new("RGB", (4, 4)).save(run_dir / ".hidden" / "0.png")
+    Image.new("RGB", (4, 4)).save(run_dir / "validation" / ".0.123.tmp.png")
+    assert client.get(f"/media/runs/{run_dir.name}/{path}").status_code == 404
+
+
+def test_a_link_out_of_the_run_is_not_followed(client: TestClient, run_dir: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "private.png")
+    (run_dir / "validation" / "link.png").symlink_to(tmp_path / "private.png")
+    assert client.get(f"/media/runs/{run_dir.name}/validation/link.png").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["no-such-run", "..", "%2e%2e", ".deleted-sks-dog"])
+def test_an_unknown_run_does_not_exist(client: TestClient, run_dir: Path, name: str) -> None:
+    assert client.get(f"/media/runs/{name}/validation/step-000100/0.png").status_code == 404
+    assert client.get(f"/download/{name}/adapter").status_code == 404
+
+
+def test_the_adapter_is_a_download_named_after_its_run(client: TestClient, run_dir: Path) -> None:
+    checkpoint = run_dir / "checkpoints" / "step-000100"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "pytorch_lora_weights.safetensors").write_bytes(b"earlier weights")
+    (checkpoint / "optimizer.safetensors").write_bytes(b"moments")
+    final, earlier = client.get(adapter_url(run_dir)), client.get(adapter_url(run_dir, 100))
+    assert (final.content, earlier.content) == (b"weights", b"earlier weights")
+    assert f'filename="{run_dir.name}.safetensors"' in final.headers["content-disposition"]
+    assert final.headers["content-disposition"].startswith("attachment")
+    assert f"{run_dir.name}-step-000100.safetensors" in earlier.headers["content-disposition"]
+    assert client.get(adapter_url(run_dir, 300)).status_code == 404
+    assert client.get(f"/download/{run_dir.name}/..").status_code == 404
+
+
+def test_photos_and_illustrations_are_served(client: TestClient, workspace: Workspace) -> None:
+    subject_dir = choose_sample(workspace, "comet")
+    photo = sorted((subject_dir / "photos").iterdir())[0]
+    urls = [
+        picture_url(subject_dir, f"photos/{photo.name}", width_px=160),
+        subject_url("comet", "snow"),
+        class_url("mug"),
+    ]
+    for url in urls:
+        assert Image.open(BytesIO(client.get(url).content)).width > 100
+    assert client.get(f"/media/subjects/{subject_dir.name}/subject.json").status_code == 404
+    assert client.get(subject_url("nobody")).status_code == 404
+    assert client.get(subject_url("comet", "moon")).status_code == 404
+    assert class_url("dragon") is None
+    assert client.get("/media/classes/mug/100000.webp").status_code == 404

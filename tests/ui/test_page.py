@@ -1,0 +1,222 @@
+"""Addresses, and what the panels say about runs of every state."""
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.job import Job, ProcessRecord
+from dreamspace.jobs.process import ProcessIdentity
+from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui import overview, publish_step, result_step, train_step
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.history import Histories
+from dreamspace.ui.page import Page, View, duration
+from tests.ui.recorded import record_run
+
+
+@pytest.fixture
+def look(workspace: Workspace) -> Callable[[View], Page]:
+    return lambda view: Page(workspace, Histories(), view)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [View(), View("sks-dog-1a2b3c", "", "result", 200), View(subject_id="ümläut & more", step="settings")],
+)
+def test_a_view_comes_back_from_its_address(view: View) -> None:
+    assert View.parse(view.address) == view
+    assert View.parse("?" + view.address) == view
+
+
+def test_nonsense_in_an_address_is_ignored() -> None:
+    assert View.parse("step=fly&checkpoint=-3&__theme=dark&run=") == View()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (40, "40 s"), (95, "2 min"), (3600, "60 min"), (4800, "80 min"), (5500, "1 h 32 min")],
+)
+def test_durations_are_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_steps_open_as_the_run_goes_on(workspace: Workspace, look: Callable[[View], Page]) -> None:
+    def reachable(view: View) -> list[str]:
+        return [step for step, can_be in look(view).reachable.items() if can_be]
+
+    assert reachable(View()) == ["photos"]
+    fresh = record_run(workspace, outcome="running", up_to=0)
+    assert reachable(View(run_id=fresh.name)) == ["photos", "settings", "train"]
+    sampled = record_run(workspace, outcome="stopped", up_to=100)
+    assert reachable(View(run_id=sampled.name)) == ["photos", "settings", "train", "result"]
+    done = record_run(workspace, outcome="done")
+    assert reachable(View(run_id=done.name)) == ["photos", "settings", "train", "result", "publish"]
+    assert look(View(run_id=fresh.name, step="publish")).view.step == "train"
+
+
+def test_what_an_address_names_and_is_gone_is_said(look: Callable[[View], Page]) -> None:
+    page = look(View(run_id="<b>old</b>", step="train"))
+    assert page.view == View()
+    assert "&lt;b&gt;old&lt;/b&gt;" in overview._steps(page)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "up_to", "words"),
+    [
+        ("running", 150, ["Training", "150", "of 400 steps", "48 s", "5.2"]),
+        ("done", 400, ["It is done", "loaded again"]),
+        ("stopped", 200, ["Stopped", "Stopped at step 200.", "The newest checkpoint is of step 200."]),
+        ("failed", 100, ["It could not go on", "The disk has 3 MB free and a checkpoint needs 40 MB."]),
+        ("crashed", 250, ["It crashed", "The process died at step 250 without a word", "Resume it"]),
+    ],
+)
+def test_the_state_of_a_run_is_in_words(
+    workspace: Workspace, look: Callable[[View], Page], outcome: str, up_to: int, words: list[str]
+) -> None:
+    run_dir = record_run(workspace, outcome=outcome, up_to=up_to)
+    page = look(View(run_id=run_dir.name, step="train"))
+    text = " ".join(re.sub(r"<[^>]+>", " ", train_step._state(page)).split())
+    for word in words:
+        assert word in text
+    assert f"is-{outcome}" in overview._steps(page) + str(overview.cards_of(page)) + train_step._state(page)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "visible"),
+    [
+        ("running", {"stop"}),
+        ("done", {"to-result", "again"}),
+        ("stopped", {"resume", "again"}),
+        ("crashed", {"resume", "again"}),
+        ("failed", {"resume", "again"}),
+    ],
+)
+def test_the_buttons_fit_the_state(workspace: Workspace, outcome: str, visible: set[str]) -> None:
+    run_dir = record_run(workspace, outcome=outcome, up_to=20)
+    with gr.Blocks():
+        guide = Guide(workspace, gr.Textbox())
+        train_step.build(guide)
+    page = guide.page(View(run_id=run_dir.name, step="train").address)
+    buttons = [panel for panel in guide._panels if isinstance(panel.component, gr.Button)]
+    assert {panel.component.elem_id for panel in buttons if panel.update(page)["visible"]} == visible
+
+
+def test_a_waiting_run_says_whom_it_waits_for(workspace: Workspace, look: Callable[[View], Page]) -> None:
+    first = record_run(workspace, "comet", outcome="running", up_to=20)
+    second = record_run(workspace, "biscuit", outcome="running", up_to=0)
+    (second / "events.jsonl").unlink()
+    alive = ProcessRecord.read(first).supervisor
+    ProcessRecord(alive, waits_for=(first.name,)).write(second)
+    page = look(View(run_id=second.name, step="train"))
+    assert page.run.status.status == "queued"
+    state = train_step._state(page)
+    assert "Waiting for its turn" in state
+    assert f'It waits for <a href="?run={first.name}&amp;step=train">sks backpack</a>' in state
+    assert [card.status_word for card in overview.cards_of(page)] == ["waiting", "training"]
+
+
+def test_images_by_checkpoint_begin_with_the_base_model(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace, outcome="running", up_to=300)
+    page = look(View(run_id=run_dir.name, step="train"))
+    grid = train_step._grid(page)
+    assert re.findall(r'<th scope="col">(.*?)</th>', grid) == [
+        "",
+        "before",
+        "step 100",
+        "step 200",
+        "step 300",
+    ]
+    assert grid.count("<img") == 4 * 4 - 2
+    live = train_step._live(page)
+    assert live.count("is-coming") == 2
+    assert "width:50%" in live
+
+
+def test_the_result_compares_the_chosen_checkpoint(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace)
+    last = result_step._comparison(look(View(run_id=run_dir.name, step="result")))
+    assert last.count("data-compare") == 4
+    assert "validation/step-000400/0.png" in last
+    assert last.count("validation/step-000000/") == 4
+    page = look(View(run_id=run_dir.name, step="result", checkpoint=200))
+    assert "validation/step-000200/0.png" in result_step._comparison(page)
+    assert result_step.checkpoint_to_use(page, page.run) == 200
+    assert f"/download/{run_dir.name}/step-000200" in result_step._download(page)
+    page = look(View(run_id=run_dir.name, step="result", checkpoint=123))
+    assert result_step.chosen_step(page) == 400
+    assert result_step.checkpoint_to_use(page, page.run) is None
+
+
+def test_no_word_of_a_user_or_a_worker_becomes_markup(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace, up_to=100)
+    evil = "<img src=x onerror=alert(1)>${alert(2)}\"'"
+    events = EventWriter(run_dir)
+    events.write("warning", message=evil, hint=evil)
+    for step in (0, 100):
+        path = "validation/step-000100/0.png"
+        events.write("sample", step=step, prompt=evil, seed=1, path=path, weights="trained")
+    events.write(
+        "preview", step=100, prompt=evil, index=9, inference_step=1, num_inference_steps=2, path=evil
+    )
+    (run_dir / "log.txt").write_text(evil)
+    job_dir = workspace.new_job_dir("publish")
+    arguments = {"run_dir": str(run_dir)}
+    Job(kind="publish", arguments=arguments, created=1.0, submitted=1.0).write(job_dir)
+    EventWriter(job_dir).write("done", step=1, path=f"javascript:{evil}")
+    page = look(View(run_id=run_dir.name, step="result"))
+    panels = [
+        train_step._state, train_step._live, train_step._grid, train_step._log,
+        result_step._comparison, publish_step._preview, publish_step._state,
+    ]  # fmt: skip
+    html = "".join(panel(page) for panel in panels)
+    assert "&lt;img src=x" in html
+    assert "<img src=x" not in html
+    assert "javascript:" not in html
+
+
+def test_only_panels_that_changed_are_sent(workspace: Workspace) -> None:
+    with gr.Blocks():
+        guide = Guide(workspace, gr.Textbox())
+        now = {"a": "1", "b": "1"}
+        guide.html(lambda page: now["a"])
+        guide.html(lambda page: now["b"])
+        first, second, digests = guide._changes(guide.page(""), "")
+        assert (first, second) == ("1", "1")
+        assert guide._changes(guide.page(""), digests) == gr.skip()
+        now["b"] = "2"
+        first, second, changed = guide._changes(guide.page(""), digests)
+        assert (first, second) == (gr.skip(), "2")
+        assert guide._changes(guide.page(""), changed) == gr.skip()
+        assert guide._changes(guide.page(""), "made up") == ("1", "2", changed)
+
+
+def test_a_value_error_of_an_action_is_shown_unchanged(workspace: Workspace) -> None:
+    def act(page: Page, clicked: dict) -> View:
+        raise ValueError("steps must be at least 1, got 0. Choose more.")
+
+    with gr.Blocks():
+        guide = Guide(workspace, gr.Textbox())
+    with pytest.raises(gr.Error) as error:
+        guide._handler(act)("", SimpleNamespace(_data=None))
+    assert error.value.message == "steps must be at least 1, got 0. Choose more."
+
+
+def test_a_dead_worker_is_noticed_without_any_event(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace, outcome="running", up_to=20)
+    view = View(run_id=run_dir.name, step="train")
+    assert look(view).run.status.status == "running"
+    gone = ProcessIdentity(pid=2**22 + 1, create_time=1.0, boot_time=0.0)
+    ProcessRecord(gone, worker=gone, worker_pgid=1).write(run_dir)
+    assert look(view).run.status.status == "crashed"
