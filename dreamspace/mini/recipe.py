@@ -18,6 +18,9 @@ from dreamspace.mini.stages import Stage
 from dreamspace.mini.words import vary_caption
 from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
 
+MIN_GROUP = 8
+"""Fewer pictures that share an attribute make no batch."""
+
 
 @dataclass
 class Recipe:
@@ -143,11 +146,12 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
     for index, scenery in enumerate(recipe.sceneries):
         alike.setdefault((scenery.scene, scenery.colour), []).append(index)
         alike.setdefault((scenery.scene, scenery.colour, scenery.pattern), []).append(index)
-    groups = [np.array(indices) for indices in alike.values()]
+    everything = np.arange(len(recipe.pool))
+    groups = [np.array(indices) for indices in alike.values() if len(indices) >= MIN_GROUP] or [everything]
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("clip", step)
-        among = groups[rng.integers(len(groups))] if rng.random() < 0.7 else np.arange(len(recipe.pool))
+        among = groups[rng.integers(len(groups))] if rng.random() < 0.7 else everything
         indices = rng.choice(among, size=min(batch_size, len(among)), replace=False)
         sceneries = [recipe.sceneries[index] for index in indices]
         # "plain" is said here, because a caption without a pattern is true of every pattern.

@@ -1,11 +1,12 @@
 """From the fields of steps 1 and 2 to a run in the queue."""
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamspace.config import RunConfig, class_prompt, instance_prompt, load_preset
+from dreamspace.config import RunConfig, class_prompt, instance_prompt, list_presets, load_preset
 from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import NEW_SCENES, prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
@@ -49,6 +50,7 @@ def start_run(workspace: Workspace, photos_dir: Path, form: Form) -> Path:
     class_word, token = form.class_word.strip(), form.token.strip()
     class_prompt(class_word)
     config = form.config()
+    check_base_model(config.pretrained_model_name_or_path)
     check_disk(workspace)
     prior_dir = None
     if config.num_class_images:
@@ -78,6 +80,38 @@ def resume_run(run_dir: Path) -> None:
         ValueError: if it has not ended.
     """
     submit(run_dir, "train", {"resume": True})
+
+
+def start_job(workspace: Workspace, name: str, kind: str, arguments: dict[str, Any], **options: Any) -> Path:
+    """Submit a job in a new folder named after `name`; returns the folder.
+
+    Args:
+        options: of `dreamspace.jobs.launcher.submit`.
+
+    Raises:
+        ValueError: if it cannot be submitted; no folder is left then.
+    """
+    job_dir = workspace.new_job_dir(name)
+    try:
+        submit(job_dir, kind, arguments, **options)
+    except ValueError:
+        shutil.rmtree(job_dir)
+        raise
+    return job_dir
+
+
+def check_base_model(name: str) -> None:
+    """Refuse a base model that is a path: what a browser says must not open folders of this machine.
+
+    Raises:
+        ValueError: unless it is a preset's, or a Hub id that is no folder here.
+    """
+    presets = {load_preset(preset).config.pretrained_model_name_or_path for preset in list_presets()}
+    if name not in presets and (not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).exists()):
+        raise ValueError(
+            f"In the app the base model is 'mini' or a Hub id such as 'owner/name', got '{name}'. A folder "
+            "can be named on the command line, by --set pretrained_model_name_or_path=FOLDER."
+        )
 
 
 def check_disk(workspace: Workspace) -> None:

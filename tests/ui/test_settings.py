@@ -14,7 +14,7 @@ from dreamspace.ui import new_training
 from dreamspace.ui.estimate import estimate, measured_seconds_per_row, rows_per_step
 from dreamspace.ui.history import History
 from dreamspace.ui.library import choose_sample
-from dreamspace.ui.new_training import Form, made_prompts, start_run
+from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
 from dreamspace.ui.settings_form import (
     ELSEWHERE,
     build_field,
@@ -105,6 +105,24 @@ def test_a_wrong_form_starts_nothing_and_says_why_in_one_sentence(
         start_run(workspace, photos_dir, form(**changes))
     assert str(error.value).startswith(sentence)
     assert workspace.list_runs() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["/home/alice/model", "../model", "model", "./a/b", "a/b/c", "presets/mini.json"]
+)
+def test_a_base_model_from_a_browser_is_no_path(workspace: Workspace, name: str) -> None:
+    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    experts = {"pretrained_model_name_or_path": name}
+    with pytest.raises(ValueError, match="In the app the base model is 'mini' or a Hub id"):
+        start_run(workspace, photos_dir, form(experts=experts))
+    assert workspace.list_runs() == []
+
+
+def test_a_job_that_is_refused_leaves_no_folder(workspace: Workspace) -> None:
+    arguments = {"repo_id": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"}
+    with pytest.raises(ValueError, match="hold an access token"):
+        start_job(workspace, "publish", "publish", arguments)
+    assert workspace.list_jobs() == []
 
 
 def test_without_photos_nothing_is_left_behind(workspace: Workspace, tmp_path: Path) -> None:

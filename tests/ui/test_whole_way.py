@@ -90,6 +90,7 @@ def check_result(page: Page, workspace: Workspace, tmp_path: Path) -> None:
     expect(page.locator("#made figcaption")).to_have_text(
         ["a photo of a sks dog on a beach", "a photo of a sks dog at night"]
     )
+    expect(page.locator("#own-seed input")).to_have_value("2")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the adapter").click()
     assert download.value.suggested_filename == f"{workspace.list_runs()[0].name}.safetensors"
