@@ -4,9 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-import dreamspace.ui  # noqa: F401  (sets what Gradio reads when it is imported)
-
-import gradio as gr  # isort: skip
+import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -47,9 +48,19 @@ def test_an_impossible_port_is_one_sentence(port: str) -> None:
     assert f"--port must be 0 to 65535, got {port}" in outcome.stderr
 
 
-def test_the_app_says_where_it_is_and_that_it_is_well(start_app: Callable[..., App]) -> None:
+def test_the_app_says_where_it_is_and_that_it_is_well_and_refuses_strangers(
+    start_app: Callable[..., App],
+) -> None:
     app = start_app()
     with urlopen(f"{app.url}/health", timeout=30) as answer:
         assert json.load(answer) == {"status": "ok", "version": __version__}
+    for headers, status in (
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.example"}, 421),
+        ({"Content-Length": "5000000"}, 413),
+    ):
+        with pytest.raises(HTTPError) as refusal:
+            urlopen(Request(f"{app.url}/gradio_api/queue/join", b"{}", headers), timeout=30)
+        assert refusal.value.code == status
     app.kill()
     assert app.output == []
