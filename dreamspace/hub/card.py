@@ -133,9 +133,10 @@ def _usage_note(base: BaseModel) -> str:
 def _snippet(repo_id: str, base: BaseModel, prompt: str) -> str:
     if base.hub_id is None:
         load = [
+            "import torch",
             "from diffusers import DiffusionPipeline",
             "",
-            'pipeline = DiffusionPipeline.from_pretrained("BASE")',
+            'pipeline = DiffusionPipeline.from_pretrained("BASE", dtype=torch.float32)',
         ]
     else:
         load = [

@@ -54,7 +54,7 @@ def test_base_model_that_is_not_on_the_hub_is_named_in_words_only() -> None:
     text = card(MINI)
     assert "base_model" not in front_matter(text)
     assert "teaches the mini model that Dreamspace brings along one subject" in text
-    assert 'from_pretrained("BASE")' in snippet(text)
+    assert 'from_pretrained("BASE", dtype=torch.float32)' in snippet(text)
 
 
 def test_snippet_is_python_that_loads_this_repository() -> None:
