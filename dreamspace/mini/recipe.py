@@ -17,6 +17,7 @@ from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.stages import Stage
 from dreamspace.mini.words import vary_caption
 from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
+from dreamspace.models.previews import pictures_of
 
 MIN_GROUP = 8
 """Fewer pictures that share an attribute make no batch."""
@@ -56,8 +57,7 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 def to_pictures(pixels: Tensor) -> np.ndarray:
     """(N, 3, H, W) in [-1, 1] to (N, H, W, 3) uint8."""
-    scaled = pixels.float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return np.stack([np.asarray(picture) for picture in pictures_of(pixels)])
 
 
 def save_grid(rows: list[np.ndarray], path: Path) -> None:
