@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dreamspace.evaluation.clip import Clip
@@ -20,11 +21,14 @@ QUESTIONS: dict[str, dict[str, str]] = {
 def accuracy(clip: Clip, embeddings: Tensor, sceneries: Sequence[Scenery]) -> dict[str, float]:
     """For each attribute, the share of pictures, embedded as (N, D), that the CLIP finds to be as asked."""
     shares = {}
-    for attribute, prompts in QUESTIONS.items():
-        right = 0
-        for embedding, scenery in zip(embeddings, sceneries, strict=True):
-            asked = [prompt.format(**scenery.__dict__) for prompt in prompts.values()]
-            chosen = list(prompts)[clip.choose(embedding[None], asked)[0]]
-            right += chosen == getattr(scenery, attribute)
-        shares[attribute] = right / len(sceneries)
+    for attribute, questions in QUESTIONS.items():
+        asked = [[text.format(**vars(scenery)) for text in questions.values()] for scenery in sceneries]
+        prompts = sorted({prompt for prompts in asked for prompt in prompts})
+        places = {prompt: place for place, prompt in enumerate(prompts)}
+        similarity = embeddings @ clip.embed_prompts(prompts).T
+        offered = torch.tensor([[places[prompt] for prompt in prompts] for prompts in asked])
+        chosen = similarity.gather(1, offered).argmax(dim=1).tolist()
+        values = list(questions)
+        right = [values[c] == getattr(s, attribute) for c, s in zip(chosen, sceneries, strict=True)]
+        shares[attribute] = sum(right) / len(right)
     return shares

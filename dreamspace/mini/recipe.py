@@ -15,12 +15,9 @@ from dreamspace.mini import parts
 from dreamspace.mini.renders import HELD_OUT_SEED, draw, held_out_sceneries, training_sceneries
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.stages import Stage
-from dreamspace.mini.words import vary_caption
+from dreamspace.mini.words import BEGINNINGS, vary_caption
 from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
 from dreamspace.models.previews import pictures_of
-
-MIN_GROUP = 8
-"""Fewer pictures that share an attribute make no batch."""
 
 
 @dataclass
@@ -135,36 +132,43 @@ def _fits(caption: str, scenery: Scenery) -> bool:
 
 
 def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) -> Stage:
-    """Contrastive training in which every caption that is true of a picture counts as its match.
+    """Contrastive training, and in each step the questions that a zero-shot classifier asks.
 
     Captions may say little ("a photo of a dog"), so several pictures of a batch can fit one; the targets
     share the probability among them, instead of calling all but one wrong as CLIP's own loss does.
-    In most batches all pictures share scene and colour, and often pattern: those alone would tell random
-    pictures apart, and shape would hardly be learned.
+    Scene and colour alone tell most pictures of a batch apart, and from the contrast shape is hardly
+    learned: so each picture is also matched with the prompts of all classes, and with those of all patterns.
     """
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for index, scenery in enumerate(recipe.sceneries):
-        alike.setdefault((scenery.scene, scenery.colour), []).append(index)
-        alike.setdefault((scenery.scene, scenery.colour, scenery.pattern), []).append(index)
-    everything = np.arange(len(recipe.pool))
-    groups = [np.array(indices) for indices in alike.values() if len(indices) >= MIN_GROUP] or [everything]
+    patterns = [word or "plain" for word in PATTERNS.values()]
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("clip", step)
-        among = groups[rng.integers(len(groups))] if rng.random() < 0.7 else everything
-        indices = rng.choice(among, size=min(batch_size, len(among)), replace=False)
+        indices = rng.integers(len(recipe.pool), size=batch_size)
         sceneries = [recipe.sceneries[index] for index in indices]
         # "plain" is said here, because a caption without a pattern is true of every pattern.
         captions = [vary_caption(scenery, rng, plain_word="plain") for scenery in sceneries]
-        fits = [[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries]
-        matches = torch.tensor(fits, device=recipe.device)
+        beginning = str(rng.choice(BEGINNINGS))
+        prompts = [f"{beginning} {word}" for word in CLASSES]
+        prompts += [f"{beginning} {pattern} {word}" for word in CLASSES for pattern in patterns]
+
         clip = modules["clip"]
         image = clip.encode_image(shifted(recipe.pixels(indices, rng), rng), normalize=True)
-        text = clip.encode_text(_tokens(tokenizer, captions).to(recipe.device), normalize=True)
+        text = clip.encode_text(_tokens(tokenizer, captions + prompts).to(recipe.device), normalize=True)
         logits = clip.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
-        by_image = F.cross_entropy(logits, matches / matches.sum(1, keepdim=True))
-        by_text = F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True))
-        return (by_image + by_text) / 2
+        by_caption, by_class, by_pattern = logits.split(
+            [batch_size, len(CLASSES), len(CLASSES) * len(patterns)], dim=1
+        )
+
+        fits = [[float(_fits(caption, scenery)) for caption in captions] for scenery in sceneries]
+        matches = torch.tensor(fits, device=recipe.device)
+        of_image = F.cross_entropy(by_caption, matches / matches.sum(1, keepdim=True))
+        of_text = F.cross_entropy(by_caption.T, matches.T / matches.T.sum(1, keepdim=True))
+        classes = torch.tensor([CLASSES.index(scenery.class_word) for scenery in sceneries])
+        asked = by_pattern.view(batch_size, len(CLASSES), len(patterns))[torch.arange(batch_size), classes]
+        answers = torch.tensor([list(PATTERNS).index(scenery.pattern) for scenery in sceneries])
+        of_class = F.cross_entropy(by_class, classes.to(recipe.device))
+        of_pattern = F.cross_entropy(asked, answers.to(recipe.device))
+        return (of_image + of_text) / 2 + of_class + of_pattern / 2
 
     return Stage("clip", {"clip": parts.new_clip()}, num_steps, 1e-3, loss, lambda modules, path: None)
 

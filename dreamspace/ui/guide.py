@@ -18,8 +18,12 @@ LIVE_SECONDS = 1.5
 IDLE_SECONDS = 4.0
 ERROR_SECONDS = 15.0
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-"""How events are wired that follow the page rather than do something."""
+QUIET = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+"""How events are wired that follow the page rather than do something.
+
+They stay out of the queue: Gradio 6.31 closes the queue's stream when its last event is done, and an event
+that joins at that moment is never heard of again. So only actions may meet there.
+"""
 
 # Clicks on elements with `data-event` become events of the component, with the element's data attributes.
 _CLICKS_SCRIPT = """
@@ -142,14 +146,14 @@ class Guide:
 
         show = {"fn": refresh, "inputs": [address, sent], "outputs": outputs, **QUIET}
         demo.load(restore, None, [address, *fields], **QUIET).then(**show)
-        timer.tick(**show, queue=False, trigger_mode="once")
+        timer.tick(**show, trigger_mode="once")
         for link in self._links:
             shown = {"show_progress": "full", "show_progress_on": link.busy} if link.busy is not None else {}
             link.listener(
                 self._handler(link.action, link.fills_form),
                 [address, *link.inputs],
                 [address, *link.outputs, *(fields if link.fills_form else ())],
-                **{**QUIET, **shown},
+                **{**QUIET, "queue": True, **shown},
             ).success(**show)
 
     def _handler(self, action: Action, fills_form: bool = False) -> Callable[..., Any]:
