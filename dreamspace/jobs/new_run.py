@@ -46,20 +46,19 @@ def write_run(
     """
     _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
-    instance_prompt, class_prompt = instance_prompt_of(token, class_word), class_prompt_of(class_word)
     with_prior = num_class_images > 0 and prior_dir is not None
+    given = {
+        "token": token or None,
+        "class_word": class_word,
+        "num_class_images": num_class_images if with_prior else 0,
+    }
+    config = apply_settings(preset.config.model_copy(update=given), settings or [])
+    instance_prompt = instance_prompt_of(config.token, config.class_word)
+    class_prompt = class_prompt_of(config.class_word)
+    # The settings once more, because they may name the words as well as the prompts that are made of them.
     scenes = [f"{instance_prompt} {scene}" for scene in NEW_SCENES]
-    config = apply_settings(
-        preset.config.model_copy(
-            update={
-                "token": token or None,
-                "class_word": class_word,
-                "num_class_images": num_class_images if with_prior else 0,
-                "validation_prompts": preset.config.validation_prompts or [*scenes, class_prompt],
-            }
-        ),
-        settings or [],
-    )
+    given["validation_prompts"] = preset.config.validation_prompts or [*scenes, class_prompt]
+    config = apply_settings(preset.config.model_copy(update=given), settings or [])
     datasets = subject_datasets(
         photos_dir.resolve(),
         instance_prompt,

@@ -196,22 +196,31 @@ class Run:
         self.events.write("stage", name="training", message="Training.")
         log = LossLog(self.events, start, config.max_train_steps)
         for index in range(start, config.max_train_steps):
+            if self.asked("stop"):
+                log.flush()
+                return self.leave(index)
             log.add(training_step(index, learning_rates[index]))
             step = index + 1
             last = step == config.max_train_steps
-            stop = self.asked("stop")
-            if last or stop or step % config.checkpoint_step_interval == 0 or self.asked("save"):
+            if last or step % config.checkpoint_step_interval == 0 or self.asked("save"):
                 log.flush()
                 self.save(step)
-            if stop:
-                self.events.write("stopped", step=step, path=f"checkpoints/step-{step:06d}")
-                return False
             if self.is_validation_due(step) or self.asked("sample"):
                 log.flush()
                 self.validate(step, "trained")
                 if not last:
                     self.events.write("stage", name="training", message="Training.")
-        return True
+        return not self.asked("stop") or self.leave(config.max_train_steps)
+
+    def leave(self, step: int) -> Literal[False]:
+        """Save what has been trained up to `step`, unless it is saved, and say that the run is stopped."""
+        if step == 0:
+            self.events.write("stopped", step=0)
+            return False
+        if not checkpoint_folder(self.run_dir, step).exists():
+            self.save(step)
+        self.events.write("stopped", step=step, path=f"checkpoints/step-{step:06d}")
+        return False
 
     def asked(self, name: Literal["stop", "save", "sample"]) -> bool:
         """Whether the app asked for this since the last call."""
@@ -222,12 +231,12 @@ class Run:
         return step % self.config.validation_step_interval == 0 or step == self.config.max_train_steps
 
     def validate(self, step: int, weights: Literal["base", "trained"]) -> None:
-        """Draw the validation images, unless they are disabled."""
+        """Draw the validation images, unless they are disabled; a request to stop cuts it short."""
         if self.config.validation_disable or not self.accelerator.is_main_process:
             return
         self.events.write("stage", name="validating", message=f"Drawing validation images at step {step}.")
         self.adapter.denoiser.eval()
-        self.validator.draw(step, weights)
+        self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
         self.adapter.denoiser.train()
 
     def save(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """Validation images: the same prompts and seeds at every checkpoint, coming into focus as they are drawn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,16 @@ class Validator:
         """Whether all images of a step are there."""
         return all((self.folder(step) / f"{index}.png").exists() for index in range(len(self.prompts)))
 
-    def draw(self, step: int, weights: str) -> list[Path]:
-        """Draw an image of each prompt, with previews; returns the paths of the images.
+    def draw(self, step: int, weights: str, should_stop: Callable[[], bool]) -> None:
+        """Draw an image of each prompt, with previews, and announce each.
 
         Args:
             weights: "base" or "trained", as the events say it.
+            should_stop: asked before each batch; what is drawn stays.
         """
-        folder, paths = self.folder(step), []
         for start in range(0, len(self.prompts), self.config.train_batch_size):
+            if should_stop():
+                return
             prompts = self.prompts[start : start + self.config.train_batch_size]
             on_preview = announced_previews(
                 self.events,
@@ -63,18 +66,17 @@ class Validator:
             )
             images = self.images(prompts, on_preview if self.config.validation_preview else None)
             for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start):
-                paths.append(folder / f"{index}.png")
-                with replace_file(paths[-1]) as temporary:
+                path = self.folder(step) / f"{index}.png"
+                with replace_file(path) as temporary:
                     image.save(temporary)
                 self.events.write(
                     "sample",
                     step=step,
                     prompt=prompt,
                     seed=self.seed,
-                    path=paths[-1].relative_to(self.run_dir),
+                    path=path.relative_to(self.run_dir),
                     weights=weights,
                 )
-        return paths
 
     def images(
         self, prompts: list[str], on_preview: PreviewSink | None = None, pipeline: Any = None

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_runs
@@ -146,6 +147,31 @@ def test_request_to_stop_saves_and_the_run_can_be_resumed(run_dir: Path) -> None
     assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 0), "asked before anything was trained"
     assert [event["kind"] for event in events] == ["stopped"]
     assert train_here(run_dir, resume=True)[-1]["kind"] == "done"
+
+
+@pytest.mark.parametrize("step", [2, 4], ids=["on the way", "at the end"])
+def test_request_to_stop_cuts_validation_short_and_resuming_draws_the_rest(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    settings = {"validation_disable": False, "validation_prompts": ["a dog"], "validation_step_interval": 2}
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings | {"train_batch_size": 1})
+    images = run_module.Validator.images
+
+    def stop_at_first(validator: run_module.Validator, *arguments: Any) -> Any:
+        if events_of(tmp_path, "stage")[-1]["message"].endswith(f"at step {step}."):
+            request(tmp_path, "stop")
+        return images(validator, *arguments)
+
+    monkeypatch.setattr(run_module.Validator, "images", stop_at_first)
+    events = train_here(tmp_path)
+    drawn = [event["step"] for event in events if event["kind"] == "sample"]
+    assert drawn == ([0, 0, 2] if step == 2 else [0, 0, 2, 2, 4])
+    assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", step)
+    monkeypatch.undo()
+    events = train_here(tmp_path, resume=True)
+    drawn = [event["step"] for event in events if event["kind"] == "sample"]
+    assert drawn == ([2, 2, 4, 4] if step == 2 else [4, 4])
+    assert events[-1]["kind"] == "done"
 
 
 def test_resumed_run_draws_the_images_that_a_kill_cost(
