@@ -120,26 +120,40 @@ def photo_id(image: Image.Image) -> str:
     return digest.hexdigest()[:16]
 
 
+def photo_files(folder: Path) -> list[Path]:
+    """The photo files directly in `folder`, sorted by name, none where there is no folder.
+
+    Hidden files and other suffixes are left out.
+
+    Raises:
+        OSError: if it is no folder, or may not be read.
+    """
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except FileNotFoundError:
+        return []
+    return [
+        entry
+        for entry in entries
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    ]
+
+
 def list_photos(folder: Path) -> list[Path]:
-    """The photo files directly in `folder`, sorted by name; hidden files and other suffixes are left out.
+    """The photo files directly in `folder`, as `photo_files` has them, at least one.
 
     Raises:
         ValueError: if the folder is missing, is no folder, may not be read or holds no photo.
     """
     folder = Path(folder)
     try:
-        entries = sorted(folder.iterdir())
-        paths = [
-            entry
-            for entry in entries
-            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        ]
-    except FileNotFoundError:
-        raise ValueError(f"There is no folder {folder}. Check the path.") from None
+        paths = photo_files(folder)
     except NotADirectoryError:
         raise ValueError(f"{folder} is not a folder. Give the folder that holds the photos.") from None
     except PermissionError:
         raise ValueError(f"The folder {folder} may not be read. Change its permissions.") from None
+    if not folder.exists():
+        raise ValueError(f"There is no folder {folder}. Check the path.")
     if not paths:
         raise ValueError(f"The folder {folder} holds no photo. Put {_FORMATS_IN_WORDS} files into it.")
     return paths

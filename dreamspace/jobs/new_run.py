@@ -63,7 +63,7 @@ def write_run(
         photos_dir.resolve(),
         instance_prompt,
         preset.resolution,
-        prior_dir.resolve() if with_prior else None,
+        writable_folder(prior_dir) if with_prior else None,
         class_prompt if with_prior else None,
     )
     if with_prior:
@@ -132,10 +132,8 @@ def writable_folder(folder: Path) -> Path:
 
 
 def prior_folder(workspace: Workspace, model: str, class_word: str) -> Path:
-    """Where class images of a model and class are kept, for all runs that can share them; made if missing."""
+    """Where class images of a model and class are kept, for all runs that can share them."""
     parts = [Path(model).name, class_word]
-    folder = workspace.priors.joinpath(
+    return workspace.priors.joinpath(
         *("".join(c if c.isalnum() or c in "-_" else "-" for c in part) for part in parts)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dreamspace.data.photos import SUFFIXES
+from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings, sample_images
@@ -48,7 +48,7 @@ def draw_class_images(
         should_stop: asked between batches; what is drawn stays.
     """
     planned = class_image_names(_fingerprint(model), prompts, count, seed, settings)
-    present = {path.name for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES}
+    present = {path.name for path in photo_files(folder)}
     num_others = len(present - {name for name, _, _ in planned})
     missing = [entry for entry in planned[: max(0, count - num_others)] if entry[0] not in present]
     done = len(present)

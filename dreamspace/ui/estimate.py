@@ -43,11 +43,14 @@ def rows_per_step(config: RunConfig) -> int:
     return config.train_batch_size * config.gradient_accumulation_steps
 
 
-def estimate(config: RunConfig, seconds_per_row: float | None) -> Estimate | None:
+def estimate(
+    config: RunConfig, seconds_per_row: float | None, num_ready_class_images: int = 0
+) -> Estimate | None:
     """The time of a run with this configuration; None if nothing is known about its base model.
 
     Args:
         seconds_per_row: of an earlier run; None takes the figure for mini.
+        num_ready_class_images: that another run has drawn, and that this one shares.
     """
     if seconds_per_row is None and config.pretrained_model_name_or_path != "mini":
         return None
@@ -55,8 +58,11 @@ def estimate(config: RunConfig, seconds_per_row: float | None) -> Estimate | Non
     slowness = 1.0 if seconds_per_row is None else seconds_per_row / SECONDS_PER_ROW
     per_image = config.validation_num_inference_steps * SECONDS_PER_DENOISING_STEP * slowness
     prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class"))
-    rounds = 0 if config.validation_disable else 1 + config.max_train_steps // config.validation_step_interval
-    num_images = prompts * rounds + config.num_class_images
+    rounds = 1
+    if seconds_per_row is None:  # A measured speed has the images between the steps in it.
+        rounds += config.max_train_steps // config.validation_step_interval
+    num_images = 0 if config.validation_disable else prompts * rounds
+    num_images += max(0, config.num_class_images - num_ready_class_images)
     seconds = START_SECONDS + config.max_train_steps * per_step + num_images * per_image
     return Estimate(
         seconds, config.max_train_steps, per_step, num_images, per_image, seconds_per_row is not None

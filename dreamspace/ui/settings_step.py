@@ -7,6 +7,8 @@ import gradio as gr
 from gradio.components import Component
 
 from dreamspace.config import RunConfig, list_presets, load_preset
+from dreamspace.data.photos import photo_files
+from dreamspace.jobs.new_run import prior_folder
 from dreamspace.mini.world import CLASSES
 from dreamspace.ui.estimate import estimate, measured_seconds_per_row
 from dreamspace.ui.guide import QUIET, Guide
@@ -166,6 +168,9 @@ def _plan(page: Page, form: Form) -> str:
         config, problem = _shown_config(page), str(error)
     class_word = form.class_word.strip()
     past = [(run.config, page.history(run.dir)) for run in page.runs]
+    num_ready = len(
+        photo_files(prior_folder(page.workspace, config.pretrained_model_name_or_path, class_word))
+    )
     is_unknown = config.pretrained_model_name_or_path == "mini" and class_word and class_word not in CLASSES
     return str(
         render(
@@ -175,7 +180,7 @@ def _plan(page: Page, form: Form) -> str:
             class_word=class_word,
             config=config,
             problem=problem,
-            estimate=estimate(config, measured_seconds_per_row(past, config)),
+            estimate=estimate(config, measured_seconds_per_row(past, config), num_ready),
             known_classes=CLASSES if is_unknown else (),
             ahead=[run.title for run in page.runs if not run.status.is_final],
         )

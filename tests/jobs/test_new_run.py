@@ -35,7 +35,6 @@ def test_prompts_that_settings_give_are_taken_as_they_are(tmp_path: Path) -> Non
 
 
 def test_whichever_are_fewer_are_repeated(tmp_path: Path) -> None:
-    (tmp_path / "prior").mkdir()
     config, (subject, prior) = new_run(tmp_path, num_class_images=25, prior_dir=tmp_path / "prior")
     assert config.num_class_images == 25
     assert (subject.repeats, prior.repeats) == (3, 0), "6 photos, 4 times, against 25 class images"

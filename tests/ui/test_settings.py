@@ -174,7 +174,11 @@ def test_the_estimate_follows_its_rule_and_the_machine() -> None:
     past = History(progress={"steps_per_second": 2.0})
     per_row = measured_seconds_per_row([(MINI, History()), (MINI, past)], MINI)
     assert per_row == 0.5 / rows_per_step(MINI)
-    assert estimate(MINI, per_row).seconds_per_step == 0.5
+    again = estimate(MINI, per_row)
+    assert again.seconds_per_step == 0.5
+    assert again.num_images == 4, "those between the steps are in the measured speed"
+    with_prior = MINI.model_copy(update={"num_class_images": 24})
+    assert [estimate(with_prior, None, ready).num_images - 20 for ready in (0, 10, 30)] == [24, 14, 0]
     other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
     assert measured_seconds_per_row([(MINI, past)], other) is None
     assert estimate(other, None) is None
