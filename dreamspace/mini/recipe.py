@@ -18,6 +18,7 @@ from dreamspace.mini.stages import Stage
 from dreamspace.mini.words import BEGINNINGS, vary_caption
 from dreamspace.mini.world import CLASSES, COLOURS, PATTERNS, Scenery
 from dreamspace.models.previews import pictures_of
+from dreamspace.training.objective import min_snr_weights, per_sample_loss, signal_to_noise
 
 
 @dataclass
@@ -223,9 +224,8 @@ def denoiser_stage(
         )
         embeds = modules["text_encoder"](_tokens(tokenizer, captions).to(recipe.device)).last_hidden_state
         prediction = modules["unet"](scheduler.add_noise(clean, noise, timesteps), timesteps, embeds).sample
-        snr = alphas[timesteps] / (1 - alphas[timesteps])
-        error = (prediction.float() - noise).square().mean(dim=(1, 2, 3))
-        return (error * snr.clamp(max=5) / snr).mean()
+        weights = min_snr_weights(signal_to_noise(alphas, timesteps), 5, "epsilon")
+        return (weights * per_sample_loss(prediction, noise)).mean()
 
     def picture(modules: dict[str, nn.Module], path: Path) -> None:
         images = sample(modules, prompts)

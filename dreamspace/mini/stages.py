@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dreamspace.training.checkpoints import (
     save_optimizer,
 )
 
+SHOW_EVERY_SECONDS = 10
 SAVE_EVERY_SECONDS = 60
 PICTURE_EVERY_SECONDS = 600
 
@@ -58,13 +59,69 @@ def _attention(device: torch.device) -> contextlib.AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
-def _save(folder: Path, stage: Stage, averaged: dict, optimizer: torch.optim.Optimizer, step: int) -> None:
-    temporary = folder.with_name(f".{folder.name}.new")
-    save_modules(stage.modules, temporary)
-    save_modules({f"{name}_ema": module for name, module in averaged.items()}, temporary)
-    save_optimizer(optimizer, temporary)
-    write_json(temporary / "state.json", {"step": step, "num_steps": stage.num_steps})
-    replace_folder(temporary, folder)
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that fills when SIGTERM or Ctrl-C arrives; afterwards both mean what they meant before."""
+    received: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Training:
+    """The modules of a stage, their averages and their optimizer."""
+
+    def __init__(self, stage: Stage, device: torch.device) -> None:
+        self.stage, self.device = stage, device
+        for module in stage.modules.values():
+            module.to(device).train()
+        self.averaged = {
+            name: copy.deepcopy(module).requires_grad_(False).eval() for name, module in stage.modules.items()
+        }
+        every = [parameter for module in stage.modules.values() for parameter in module.parameters()]
+        self.parameters = [parameter for parameter in every if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.99)
+        )
+
+    def take(self, step: int) -> Tensor:
+        """Take one step; returns its loss, still on the device."""
+        stage = self.stage
+        torch.manual_seed(step)  # For what draws from torch itself, so that a resumed run repeats it.
+        self.optimizer.param_groups[0]["lr"] = _learning_rate(step, stage)
+        with torch.autocast(self.device.type, torch.bfloat16), _attention(self.device):
+            loss = stage.loss(stage.modules, step)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(stage.ema_decay, (1 + step) / (10 + step))
+        for name, module in stage.modules.items():
+            pairs = zip(self.averaged[name].state_dict().values(), module.state_dict().values(), strict=True)
+            for mean, value in pairs:
+                mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
+        return loss.detach()
+
+    def save(self, folder: Path, step: int) -> None:
+        temporary = folder.with_name(f".{folder.name}.new")
+        save_modules(self.stage.modules, temporary)
+        save_modules({f"{name}_ema": module for name, module in self.averaged.items()}, temporary)
+        save_optimizer(self.optimizer, temporary)
+        write_json(temporary / "state.json", {"step": step, "num_steps": self.stage.num_steps})
+        replace_folder(temporary, folder)
+
+    def load(self, folder: Path) -> int:
+        """Restore what `save` wrote; returns the number of steps it had taken, 0 if there is nothing."""
+        if not (folder / "state.json").exists():
+            return 0
+        load_modules(self.stage.modules, folder)
+        load_modules({f"{name}_ema": module for name, module in self.averaged.items()}, folder)
+        load_optimizer(self.optimizer, folder)
+        return read_json(folder / "state.json")["step"]
 
 
 def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.Module]:
@@ -73,66 +130,33 @@ def train_stage(stage: Stage, work: Path, device: torch.device) -> dict[str, nn.
     SIGTERM and Ctrl-C save and leave with `SystemExit`; a kill costs at most a minute of work.
     """
     folder = work / stage.name
-    for module in stage.modules.values():
-        module.to(device).train()
-    averaged = {
-        name: copy.deepcopy(module).requires_grad_(False).eval() for name, module in stage.modules.items()
-    }
-    parameters = [
-        parameter
-        for module in stage.modules.values()
-        for parameter in module.parameters()
-        if parameter.requires_grad
-    ]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.99)
-    )
-    start = 0
-    if (folder / "state.json").exists():
-        start = read_json(folder / "state.json")["step"]
-        load_modules(stage.modules, folder)
-        load_modules({f"{name}_ema": module for name, module in averaged.items()}, folder)
-        load_optimizer(optimizer, folder)
-
-    stopping = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.append(True))
+    training = _Training(stage, device)
+    start = training.load(folder)
     saved = shown = pictured = time.monotonic()
-    shown_step, recent = start, []
-    for step in range(start, stage.num_steps):
-        optimizer.param_groups[0]["lr"] = _learning_rate(step, stage)
-        with torch.autocast(device.type, torch.bfloat16), _attention(device):
-            loss = stage.loss(stage.modules, step)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        decay = min(stage.ema_decay, (1 + step) / (10 + step))
-        for name, module in stage.modules.items():
-            for mean, value in zip(
-                averaged[name].state_dict().values(), module.state_dict().values(), strict=True
-            ):
-                mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
-        recent.append(loss.detach())
+    recent: list[Tensor] = []
+    with _stop_requests() as stopping:
+        for step in range(start + 1, stage.num_steps + 1):
+            recent.append(training.take(step - 1))
+            now, last = time.monotonic(), step == stage.num_steps
+            if now - shown > SHOW_EVERY_SECONDS or last:
+                _show(stage, step, recent, now - shown)
+                shown, recent = now, []
+            if now - saved > SAVE_EVERY_SECONDS or last or stopping:
+                training.save(folder, step)
+                saved = now
+            if now - pictured > PICTURE_EVERY_SECONDS or last:
+                stage.picture(training.averaged, work / f"{stage.name}.png")
+                pictured = now
+            if stopping:
+                raise SystemExit(f"{stage.name} is saved at step {step}. Run the same command to go on.")
+    return training.averaged
 
-        now, last = time.monotonic(), step + 1 == stage.num_steps
-        if now - shown > 10 or last:
-            rate = (step + 1 - shown_step) / (now - shown)
-            mean = torch.stack(recent).mean().item()
-            left = (stage.num_steps - step - 1) / rate / 60
-            print(
-                f"{stage.name}: step {step + 1} of {stage.num_steps}, loss {mean:.4f}, "
-                f"{rate:.2f} steps/s, {left:.0f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
-            shown, shown_step, recent = now, step + 1, []
-        if now - saved > SAVE_EVERY_SECONDS or last or stopping:
-            _save(folder, stage, averaged, optimizer, step + 1)
-            saved = time.monotonic()
-        if now - pictured > PICTURE_EVERY_SECONDS or last:
-            stage.picture(averaged, work / f"{stage.name}.png")
-            pictured = time.monotonic()
-        if stopping:
-            raise SystemExit(f"{stage.name} is saved at step {step + 1}. Run the same command to go on.")
-    return averaged
+
+def _show(stage: Stage, step: int, losses: list[Tensor], seconds: float) -> None:
+    rate = len(losses) / seconds
+    print(
+        f"{stage.name}: step {step} of {stage.num_steps}, loss {torch.stack(losses).mean().item():.4f}, "
+        f"{rate:.2f} steps/s, {(stage.num_steps - step) / rate / 60:.0f} min left",
+        file=sys.stderr,
+        flush=True,
+    )
