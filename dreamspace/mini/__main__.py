@@ -32,7 +32,7 @@ from dreamspace.mini.subjects import SUBJECTS, write_photos
 from dreamspace.mini.words import build_tokenizer
 
 NUM_RENDERS = 20_000
-NUM_STEPS = {"vae": 3000, "clip": 3000, "denoiser": 20_000, "tiny_vae": 1500}
+NUM_STEPS = {"vae": 3000, "clip": 15_000, "denoiser": 20_000, "tiny_vae": 5000}
 
 
 def main(arguments: list[str]) -> int:

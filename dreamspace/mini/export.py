@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dreamspace.files import write_json
+from dreamspace.files import replace_file, write_json
 from dreamspace.mini.parts import CLIP_CONFIG, CLIP_PREPROCESS, load_tokenizer, noise_schedule
 from dreamspace.mini.words import caption_words
 from dreamspace.mini.world import COLOURS, PATTERNS
@@ -68,7 +68,8 @@ def export_clip(clip: nn.Module, tokenizer_folder: Path, out: Path) -> None:
         name: tensor.detach().cpu().to(torch.float16).contiguous()
         for name, tensor in clip.state_dict().items()
     }
-    save_file(weights, out / "open_clip_model.safetensors")
+    with replace_file(out / "open_clip_model.safetensors") as temporary:
+        save_file(weights, temporary)
     write_json(out / "open_clip_config.json", {"model_cfg": CLIP_CONFIG, "preprocess_cfg": CLIP_PREPROCESS})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tokenizer_folder / name, out / name)

@@ -35,9 +35,14 @@ class Recipe:
     def rng(self, stage: str, step: int) -> np.random.Generator:
         return np.random.default_rng([*stage.encode(), step])
 
-    def pixels(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Pictures of the pool as (B, 3, 128, 128) in [-1, 1], each mirrored or not."""
-        pictures = np.stack([self.pool[index][:, :: rng.choice([-1, 1])] for index in indices])
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places of `count` pictures in the pool, and of each whether (1) or not (0) it is mirrored."""
+        return rng.integers(len(self.pool), size=count), rng.integers(2, size=count)
+
+    def pixels(self, indices: np.ndarray, mirrored: np.ndarray) -> Tensor:
+        """Pictures of the pool as (B, 3, 128, 128) in [-1, 1]; `mirrored` says of each whether it is."""
+        pairs = zip(indices, mirrored, strict=True)
+        pictures = np.stack([self.pool[index][:, :: -1 if flip else 1] for index, flip in pairs])
         return to_pixels(pictures).to(self.device)
 
 
@@ -75,7 +80,8 @@ def vae_stage(recipe: Recipe, num_steps: int, batch_size: int = 16) -> Stage:
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("vae", step)
-        pixels = recipe.pixels(rng.integers(len(recipe.pool), size=batch_size), rng)
+        indices, mirrored = recipe.draw(rng, batch_size)
+        pixels = recipe.pixels(indices, mirrored)
         posterior = modules["vae"].encode(pixels).latent_dist
         decoded = modules["vae"].decode(posterior.sample()).sample
         kl = (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean() / 2
@@ -93,17 +99,18 @@ def tiny_vae_stage(recipe: Recipe, vae: nn.Module, num_steps: int, batch_size: i
     """The tiny decoder learns from the same latents as the VAE's; the tiny encoder to make them."""
     held_out = to_pixels(draw(held_out_sceneries(8), HELD_OUT_SEED)).to(recipe.device)
     scale = vae.config.scaling_factor
+    cached = cache_latents(recipe, vae)
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
-        rng = recipe.rng("tiny_vae", step)
-        pixels = recipe.pixels(rng.integers(len(recipe.pool), size=batch_size), rng)
-        with torch.no_grad():
-            latents = vae.encode(pixels).latent_dist.mode() * scale
+        indices, mirrored = recipe.draw(recipe.rng("tiny_vae", step), batch_size)
+        pixels = recipe.pixels(indices, mirrored)
+        latents = cached[mirrored, indices].float().to(recipe.device)
         tiny = modules["tiny_vae"]
-        encoded = tiny.encode(pixels).latents
-        return reconstruction_loss(tiny.decode(latents).sample, pixels) + 0.1 * F.mse_loss(
-            encoded.float(), latents
-        )
+        # Previews never encode, so a few pictures a step are enough for the encoder.
+        few = batch_size // 4
+        encoded = tiny.encode(pixels[:few]).latents.float()
+        decoded = tiny.decode(latents).sample
+        return reconstruction_loss(decoded, pixels) + 0.1 * F.mse_loss(encoded, latents[:few])
 
     def picture(modules: dict[str, nn.Module], path: Path) -> None:
         with torch.no_grad():
@@ -144,7 +151,7 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("clip", step)
-        indices = rng.integers(len(recipe.pool), size=batch_size)
+        indices, mirrored = recipe.draw(rng, batch_size)
         sceneries = [recipe.sceneries[index] for index in indices]
         # "plain" is said here, because a caption without a pattern is true of every pattern.
         captions = [vary_caption(scenery, rng, plain_word="plain") for scenery in sceneries]
@@ -153,7 +160,7 @@ def clip_stage(recipe: Recipe, tokenizer, num_steps: int, batch_size: int = 48) 
         prompts += [f"{beginning} {pattern} {word}" for word in CLASSES for pattern in patterns]
 
         clip = modules["clip"]
-        image = clip.encode_image(shifted(recipe.pixels(indices, rng), rng), normalize=True)
+        image = clip.encode_image(shifted(recipe.pixels(indices, mirrored), rng), normalize=True)
         text = clip.encode_text(_tokens(tokenizer, captions + prompts).to(recipe.device), normalize=True)
         logits = clip.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
         by_caption, by_class, by_pattern = logits.split(
@@ -210,11 +217,11 @@ def denoiser_stage(
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
         rng = recipe.rng("denoiser", step)
-        indices = rng.integers(len(recipe.pool), size=batch_size)
+        indices, mirrored = recipe.draw(rng, batch_size)
         captions = [
             vary_caption(recipe.sceneries[index], rng) if rng.random() > 0.1 else "" for index in indices
         ]
-        clean = latents[rng.integers(2, size=batch_size), indices].float().to(recipe.device)
+        clean = latents[mirrored, indices].float().to(recipe.device)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(recipe.device)
         # One timestep from each of B equal slices: the batch always covers the whole range.
         timesteps = (
