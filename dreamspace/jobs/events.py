@@ -135,6 +135,32 @@ def read_last_events(path: Path, num_bytes: int = _TAIL_BYTES) -> list[Event]:
         return []
 
 
+def read_last_event(path: Path, kind: str) -> Event | None:
+    """The last event of a kind, however far back, or None.
+
+    Reads backwards until it is found and parses no event of another kind: a few milliseconds for 10 MB.
+    """
+    marker = f'"kind":"{kind}"'.encode()
+    try:
+        with open(path, "rb") as file:
+            end, line_ending = file.seek(0, os.SEEK_END), b""
+            while end > 0:
+                start = max(0, end - _TAIL_BYTES)
+                file.seek(start)
+                content = file.read(end - start) + line_ending
+                # Where the reading began, the first line may lack its beginning.
+                line_ending, _, lines = content.partition(b"\n") if start > 0 else (b"", b"", content)
+                if marker in lines:
+                    marked = b"\n".join(line for line in lines.split(b"\n") if marker in line)
+                    events = [event for event in _parse_lines(marked) if event.get("kind") == kind]
+                    if events:
+                        return events[-1]
+                end = start
+    except FileNotFoundError:
+        pass
+    return None
+
+
 def next_seq(path: Path) -> int:
     """The `seq` that the next event of the file will have."""
     events = read_last_events(path)

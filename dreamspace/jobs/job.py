@@ -17,7 +17,7 @@ PROCESS_FILE = "process.json"
 ENDED_FILE = "ended.json"
 
 # How long a submitted job may be without a process before it counts as never started.
-START_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class ProcessRecord:
 
     supervisor: ProcessIdentity
     worker: ProcessIdentity | None = None
-    worker_pgid: int | None = None
     waits_for: tuple[str, ...] = ()
 
     @classmethod
@@ -75,7 +74,6 @@ class ProcessRecord:
         return cls(
             supervisor=ProcessIdentity(**values["supervisor"]),
             worker=None if worker is None else ProcessIdentity(**worker),
-            worker_pgid=values["worker_pgid"],
             waits_for=tuple(values["waits_for"]),
         )
 

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import dreamspace
-from dreamspace.jobs.control import clear_control, consume_control, request
+from dreamspace.jobs.control import clear_control, request
 from dreamspace.jobs.events import EVENTS_FILE, Event, next_seq, read_events
-from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, START_SECONDS, Job, ProcessRecord, is_live
+from dreamspace.jobs.job import (
+    ENDED_FILE,
+    JOB_FILE,
+    PROCESS_FILE,
+    START_TIMEOUT_SECONDS,
+    Job,
+    ProcessRecord,
+    is_live,
+)
 from dreamspace.jobs.log import LOG_FILE, log_tail
-from dreamspace.jobs.secrecy import child_environment, redact
+from dreamspace.jobs.secrecy import child_environment, refuse_tokens
 from dreamspace.jobs.workspace import job_status
-
-__all__ = ["consume_control", "follow", "log_tail", "request", "stop", "submit"]
 
 _FOLLOW_SECONDS = 0.1
 _LEAVE_SECONDS = 15.0
@@ -55,17 +61,14 @@ def submit(
         supervisor_module: run with the job folder as its only argument.
 
     Raises:
-        ValueError: if the job is still waiting or running, the arguments hold a token, or the job folder or
-            the machine's lock cannot be used.
+        ValueError: if the job is still waiting or running, the arguments hold a token, the job folder or
+            the machine's lock cannot be used, or the machine starts no more processes.
+        RuntimeError: if the supervisor breaks down or hangs before it has taken the job over.
     """
     job_dir = Path(job_dir).resolve()
     secrets = dict(secrets or {})
     serialised = json.dumps(arguments, ensure_ascii=False)
-    if redact(serialised, tuple(secrets.values())) != serialised:
-        raise ValueError(
-            f"The settings of {job_dir.name} hold an access token, and settings are written to disk. "
-            "Take it out, and give the token where Dreamspace asks for it."
-        )
+    refuse_tokens(serialised, f"The settings of {job_dir.name}", tuple(secrets.values()))
     with _submission(job_dir):
         _refuse_live(job_dir)
         now = round(time.time(), 3)
@@ -80,10 +83,11 @@ def submit(
             deadline_seconds=deadline_seconds,
             grace_seconds=grace_seconds,
         )
-        clear_control(job_dir)
-        for name in (PROCESS_FILE, ENDED_FILE):
-            (job_dir / name).unlink(missing_ok=True)
-        job.write(job_dir)
+        with _writing(job_dir):
+            clear_control(job_dir)
+            for name in (PROCESS_FILE, ENDED_FILE):
+                (job_dir / name).unlink(missing_ok=True)
+            job.write(job_dir)
         _start_supervisor(job_dir, supervisor_module, child_environment(os.environ, secrets))
 
 
@@ -92,10 +96,10 @@ def stop(job_dir: Path) -> None:
     request(job_dir, "stop")
 
 
-def follow(job_dir: Path, from_offset: int = 0) -> Iterator[Event]:
-    """Yield the job's events from byte `from_offset` of its log on, until it has ended and all are out."""
+def follow(job_dir: Path) -> Iterator[Event]:
+    """Yield the job's events, those of earlier attempts first, until it has ended and all are out."""
     path = Path(job_dir) / EVENTS_FILE
-    offset = from_offset
+    offset = 0
     while True:
         live = is_live(job_dir)  # Before reading: what it wrote while it lived is then read for certain.
         events, offset = read_events(path, offset)
@@ -108,11 +112,21 @@ def follow(job_dir: Path, from_offset: int = 0) -> Iterator[Event]:
 @contextmanager
 def _submission(job_dir: Path) -> Iterator[None]:
     """One submission of a job at a time, in a folder that can be written: two clicks start it once."""
-    try:
+    with _writing(job_dir):
         job_dir.mkdir(parents=True, exist_ok=True)
-        with open(job_dir / ".submission.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        file = os.open(job_dir / ".submission.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _writing(job_dir: Path) -> Iterator[None]:
+    """Around what writes into the job folder, and nothing else: says so if it cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise ValueError(
             f"The folder {job_dir} cannot be written: {error.strerror}. Choose another, or free some space."
@@ -134,21 +148,29 @@ def _start_supervisor(job_dir: Path, module: str, environment: dict[str, str]) -
     package_parent = str(Path(dreamspace.__file__).resolve().parent.parent)
     search_path = [package_parent, environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, search_path))
-    with open(job_dir / LOG_FILE, "ab") as log:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", module, str(job_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
+    with _writing(job_dir), open(job_dir / LOG_FILE, "ab") as log:
+        try:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", module, str(job_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"No process can be started for {job_dir.name}: {error.strerror}. "
+                "Close other programs, then start it again."
+            ) from error
     # Reaps this one child when it ends, so that it does not stay a zombie for as long as the app lives.
     threading.Thread(target=supervisor.wait, daemon=True).start()
-    give_up_at = time.monotonic() + START_SECONDS
+    give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
     while ProcessRecord.read(job_dir) is None:
         if supervisor.returncode == 2:
             raise ValueError(log_tail(job_dir).rstrip().rpartition("\n")[2])
         if supervisor.returncode is not None or time.monotonic() > give_up_at:
+            supervisor.kill()  # One that only hangs would else begin the job later, unasked.
+            supervisor.wait()
             raise RuntimeError(f"The supervisor of {job_dir.name} did not start:\n{log_tail(job_dir)}")
         time.sleep(0.02)

@@ -39,6 +39,23 @@ def redact(text: str, secret_values: tuple[str, ...] = ()) -> str:
     return _TOKEN.sub(_REDACTED, text)
 
 
+def refuse_tokens(text: str, what: str, secret_values: tuple[str, ...] = ()) -> None:
+    """Refuse text that is about to be written to disk if it holds a Hub token or one of `secret_values`.
+
+    Args:
+        text: what would be written.
+        what: names it in words, as the sentence begins: "The settings of run x".
+
+    Raises:
+        ValueError: if it holds one; the sentence does not repeat it.
+    """
+    if redact(text, secret_values) != text:
+        raise ValueError(
+            f"{what} hold an access token, and they are written to disk. "
+            "Take it out, and give the token where Dreamspace asks for it."
+        )
+
+
 def handed_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets that a parent handed over in `environment`: name to value."""
     names = environment.get(HANDED_SECRETS_VARIABLE, "").split(",")

@@ -110,8 +110,7 @@ class _WorkerRun:
             preexec_fn=lead_group_and_die_with_parent,
         )
         self._started = time.monotonic()
-        pid = self._worker.pid
-        replace(record, worker=ProcessIdentity.of(pid), worker_pgid=pid, waits_for=()).write(job_dir)
+        replace(record, worker=ProcessIdentity.of(self._worker.pid), waits_for=()).write(job_dir)
 
     def to_its_end(self) -> Ended:
         """Watch over the worker; returns once no process of it is left."""

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from dreamspace.jobs.control import is_stopping
-from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, MENDABLE_ERRORS, Event, read_last_events
-from dreamspace.jobs.job import JOB_FILE, START_SECONDS, Ended, Job, ProcessRecord
+from dreamspace.jobs.events import (
+    EVENTS_FILE,
+    FINAL_KINDS,
+    MENDABLE_ERRORS,
+    Event,
+    read_last_event,
+    read_last_events,
+)
+from dreamspace.jobs.job import JOB_FILE, START_TIMEOUT_SECONDS, Ended, Job, ProcessRecord
 from dreamspace.suggest import nearest
 
 HOME_VARIABLE = "DREAMSPACE_HOME"
@@ -94,14 +101,13 @@ class JobStatus:
 
     Attributes:
         status: one of `Status`.
-        stage: name of the last stage that it announced, "" before the first.
+        stage: name of the last stage that this attempt announced, "" before the first.
         step: the last step that it mentioned, 0 before the first.
         num_steps: of its last progress, None before the first.
         message: one sentence for people: what it does, waits for, or how it ended.
         hint: what to do about a failure, or "".
         error: the `error` of a failed job's event, else "".
         waits_for: names of the jobs before it in the queue, the running one first.
-        deadline_passed: whether it was stopped because its time was over.
     """
 
     status: Status
@@ -112,7 +118,6 @@ class JobStatus:
     hint: str = ""
     error: str = ""
     waits_for: tuple[str, ...] = ()
-    deadline_passed: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -128,7 +133,7 @@ class JobStatus:
 
 
 def job_status(job_dir: Path) -> JobStatus:
-    """How the job stands, from its files and its process alone; reads only the end of a long event log.
+    """How the job stands, from its files and its process alone; parses only the end of a long event log.
 
     Raises:
         ValueError: if the folder holds no job.
@@ -138,11 +143,20 @@ def job_status(job_dir: Path) -> JobStatus:
     record = ProcessRecord.read(job_dir)
     alive = record is not None and record.is_alive()
     ended = Ended.read(job_dir)
-    events = read_last_events(Path(job_dir) / EVENTS_FILE)
-    stage, step, num_steps = _progress(events)
-    message = stage["message"] or "" if stage else ""
-    seen = {"stage": stage["name"] if stage else "", "step": step, "num_steps": num_steps}
-    this_attempt = [e for e in events if e["seq"] >= job.first_seq]
+    path = Path(job_dir) / EVENTS_FILE
+    last_events = read_last_events(path)
+    stage = read_last_event(path, "stage")
+    if stage is not None and stage["seq"] < job.first_seq:
+        stage = None
+    progress = read_last_event(path, "progress")
+    steps = [e["step"] for e in [progress, *last_events] if e is not None and e.get("step") is not None]
+    step = steps[-1] if steps else 0
+    seen = {
+        "stage": stage["name"] if stage else "",
+        "step": step,
+        "num_steps": progress["num_steps"] if progress else None,
+    }
+    this_attempt = [e for e in last_events if e["seq"] >= job.first_seq]
     final = next((e for e in reversed(this_attempt) if e["kind"] in FINAL_KINDS), None)
     if final is not None:
         return _final_status(final, seen, ended, job)
@@ -153,21 +167,13 @@ def job_status(job_dir: Path) -> JobStatus:
             waits_for = record.waits_for
             message = f"Waiting for {', then '.join(waits_for)}." if waits_for else "Starting."
             return JobStatus("queued", **seen, message=message, waits_for=waits_for)
-        return JobStatus("running", **seen, message=message)
-    if record is None and ended is None and time.time() - job.submitted < START_SECONDS:
+        return JobStatus("running", **seen, message=(stage["message"] or "") if stage else "")
+    if record is None and ended is None and time.time() - job.submitted < START_TIMEOUT_SECONDS:
         return JobStatus("queued", **seen, message="Starting.")
     return JobStatus("crashed", **seen, message=_crash_message(ended, step), hint=_CRASH_HINT)
 
 
 _CRASH_HINT = "Resume it: it goes on from its last checkpoint. The end of its log says what happened last."
-
-
-def _progress(events: list[Event]) -> tuple[Event | None, int, int | None]:
-    """The last stage event, step and number of steps."""
-    stage = next((e for e in reversed(events) if e["kind"] == "stage"), None)
-    step = next((e["step"] for e in reversed(events) if e.get("step") is not None), 0)
-    num_steps = next((e["num_steps"] for e in reversed(events) if e.get("num_steps") is not None), None)
-    return stage, step, num_steps
 
 
 def _final_status(final: Event, seen: dict, ended: Ended | None, job: Job) -> JobStatus:
@@ -184,7 +190,7 @@ def _final_status(final: Event, seen: dict, ended: Ended | None, job: Job) -> Jo
     if ended is not None and ended.reason == "deadline":
         limit = f"{job.deadline_seconds:g} seconds"
         message = f"Stopped at step {seen['step']}: its deadline of {limit} was over."
-        return JobStatus("stopped", **seen, message=message, deadline_passed=True)
+        return JobStatus("stopped", **seen, message=message)
     return JobStatus("stopped", **seen, message=f"Stopped at step {seen['step']}.")
 
 

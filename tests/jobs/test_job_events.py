@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dreamspace.jobs import events as events_module
-from dreamspace.jobs.events import EventWriter, next_seq, read_events, read_last_events
+from dreamspace.jobs.events import EventWriter, next_seq, read_events, read_last_event, read_last_events
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
 
@@ -133,3 +133,33 @@ def test_the_tail_holds_at_least_one_event_however_long_its_line(tmp_path: Path)
     writer.write("failed", traceback="x" * 500_000)
     assert read_last_events(writer.path)[-1]["kind"] == "failed"
     assert next_seq(writer.path) == 11
+
+
+def test_the_last_event_of_a_kind_is_found_wherever_reading_in_pieces_cuts_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = EventWriter(tmp_path)
+    writer.write("stage", name="loading", message="Loading.")
+    writer.write("mixture", datasets={"kind": "stage"}, num_instances=1)
+    writer.write("stage", name="training", message='Not a "kind":"stage" of its own.')
+    for step in range(5):
+        writer.write("loss", step=step, loss=0.5)
+    writer.write("mixture", datasets={"kind": "stage"}, num_instances=2)
+    for num_bytes in (*range(1, 200), 100_000):
+        monkeypatch.setattr(events_module, "_TAIL_BYTES", num_bytes)
+        found = {kind: read_last_event(writer.path, kind) for kind in ("stage", "loss", "mixture", "done")}
+        assert {kind: event and event["seq"] for kind, event in found.items()} == {
+            "stage": 2,
+            "loss": 7,
+            "mixture": 8,
+            "done": None,
+        }
+
+
+def test_a_half_written_line_is_not_the_last_event_of_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert read_last_event(path, "stage") is None
+    path.write_bytes(b"")
+    assert read_last_event(path, "stage") is None
+    path.write_bytes(b'{"seq":0,"kind":"stage"}\n' + b"\0" * 100 + b'\n{"seq":1,"kind":"stage","na')
+    assert read_last_event(path, "stage") == {"seq": 0, "kind": "stage"}

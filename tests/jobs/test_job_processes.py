@@ -1,5 +1,6 @@
 """Jobs through real processes: launcher, supervisor, worker edge, and signals."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -13,9 +14,11 @@ import psutil
 import pytest
 from conftest import Jobs
 
-from dreamspace.jobs.control import is_stopping
+from dreamspace.jobs import launcher
+from dreamspace.jobs.control import is_stopping, request
 from dreamspace.jobs.job import Ended, Job, is_live
-from dreamspace.jobs.launcher import follow, log_tail, request, stop
+from dreamspace.jobs.launcher import follow, stop
+from dreamspace.jobs.log import log_tail
 from dreamspace.jobs.process import ProcessIdentity, is_alive
 from dreamspace.jobs.workspace import job_status
 
@@ -207,7 +210,7 @@ def test_a_worker_that_ignores_sigterm_too_is_killed(jobs: Jobs) -> None:
 def test_a_deadline_stops_the_job_politely_and_says_so(jobs: Jobs) -> None:
     job_dir = jobs.submit("dog", "count", {"num_steps": 100_000, "step_seconds": 0.05}, deadline_seconds=1.5)
     status = jobs.wait_for_end(job_dir)
-    assert (status.status, status.deadline_passed) == ("stopped", True)
+    assert status.status == "stopped"
     assert "deadline of 1.5 seconds" in status.message
     assert Ended.read(job_dir).exit_status == 0
 
@@ -349,6 +352,41 @@ def test_a_job_folder_that_cannot_be_made_is_refused(jobs: Jobs) -> None:
     with pytest.raises(ValueError, match=r"dog cannot be written: File exists\. Choose another"):
         jobs.submit("dog", "count")
     (jobs.root / "dog").unlink()
+
+
+def test_a_disk_that_is_full_when_the_job_is_written_is_said_to_be(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(job: Job, job_dir: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Job, "write", write)
+    with pytest.raises(ValueError, match=r"dog cannot be written: No space left on device\. .*free some"):
+        jobs.submit("dog", "count")
+
+
+def test_a_process_that_cannot_be_forked_is_not_called_a_folder_that_cannot_be_written(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def popen(*arguments: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(launcher.subprocess, "Popen", popen)
+    with pytest.raises(ValueError, match="No process can be started for dog: Resource temporarily"):
+        jobs.submit("dog", "count")
+    monkeypatch.undo()
+
+
+def test_a_supervisor_that_hangs_is_ended_before_it_is_given_up(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging_supervisor.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "START_TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(RuntimeError, match="supervisor of dog did not start"):
+        launcher.submit(jobs.root / "dog", "count", {}, supervisor_module="hanging_supervisor")
+    commands = [" ".join(process.cmdline()) for process in psutil.Process().children()]
+    assert not any("hanging_supervisor" in command for command in commands)
 
 
 def test_two_ranks_run_and_only_rank_0_writes_events(jobs: Jobs) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dreamspace.jobs.log import RedactedLog, log_tail
-from dreamspace.jobs.secrecy import child_environment, handed_secrets, redact
+from dreamspace.jobs.secrecy import child_environment, handed_secrets, redact, refuse_tokens
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
 
@@ -27,6 +27,15 @@ def test_tokens_are_redacted_whole(text: str) -> None:
 @pytest.mark.parametrize("text", ["hf_hub_download(repo)", "hf_transfer", "hf_quantizer.load", "hf_xet"])
 def test_names_of_functions_stay_readable(text: str) -> None:
     assert redact(text) == text
+
+
+def test_text_with_a_token_is_refused_in_a_sentence_without_it() -> None:
+    refuse_tokens('{"model": "hf_hub_download"}', "The settings of run dog")
+    with pytest.raises(ValueError, match="The settings of run dog hold an access token") as refusal:
+        refuse_tokens(f'{{"token": "{TOKEN}"}}', "The settings of run dog")
+    assert TOKEN not in str(refusal.value)
+    with pytest.raises(ValueError, match="The words hold an access token"):
+        refuse_tokens("a photo of s3cret", "The words", ("s3cret",))
 
 
 def test_a_child_gets_the_allowed_variables_and_the_secrets_handed_to_it() -> None:

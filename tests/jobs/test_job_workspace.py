@@ -98,7 +98,7 @@ def test_status_follows_from_files_and_process(tmp_path: Path) -> None:
     assert (status.status, status.waits_for) == ("queued", ("first-run", "second-run"))
     assert status.message == "Waiting for first-run, then second-run."
 
-    write_record(tmp_path, worker=DEAD, worker_pgid=DEAD.pid)
+    write_record(tmp_path, worker=DEAD)
     events = EventWriter(tmp_path)
     events.write("progress", step=5, num_steps=20)
     events.write("stage", name="validating", message="Making images.")
@@ -140,12 +140,38 @@ def test_the_final_event_of_an_earlier_attempt_does_not_count(tmp_path: Path) ->
 
 def test_the_status_of_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
     Job("train").write(tmp_path)
-    line = b'{"seq":0,"time":0.0,"kind":"loss","step":1,"loss":0.5,"learning_rate":0.0001}\n'
-    (tmp_path / "events.jsonl").write_bytes(line * 400_000)
-    EventWriter(tmp_path).write("done", step=400_000)
+    events = EventWriter(tmp_path)
+    events.write("stage", name="training", message="Training.")
+    events.write("progress", step=1, num_steps=400_000)
+    line = b'{"seq":2,"time":0.0,"kind":"loss","step":2,"loss":0.5,"learning_rate":0.0001}\n'
+    with open(tmp_path / "events.jsonl", "ab") as file:
+        file.write(line * 400_000)
+    write_record(tmp_path, worker=DEAD)
     begin = time.process_time()
-    assert job_status(tmp_path).status == "done"
+    status = job_status(tmp_path)
     assert time.process_time() - begin < 0.1
+    assert (status.status, status.stage, status.message) == ("running", "training", "Training.")
+    assert (status.step, status.num_steps) == (2, 400_000)
+
+
+def test_the_stage_of_an_earlier_attempt_does_not_count_but_its_steps_do(tmp_path: Path) -> None:
+    events = EventWriter(tmp_path)
+    events.write("stage", name="training", message="Training.")
+    events.write("progress", step=7, num_steps=9)
+    Job("train", first_seq=2).write(tmp_path)
+    write_record(tmp_path, worker=DEAD)
+    status = job_status(tmp_path)
+    assert (status.stage, status.message, status.step, status.num_steps) == ("", "", 7, 9)
+    events.write("stage", name="loading", message="Loading the model.")
+    assert job_status(tmp_path).stage == "loading"
+
+
+def test_the_step_of_a_failure_with_a_very_long_traceback_is_known(tmp_path: Path) -> None:
+    Job("train").write(tmp_path)
+    events = EventWriter(tmp_path)
+    events.write("progress", step=7, num_steps=9)
+    events.write("failed", error="KeyError", message="x", hint="", traceback="y" * 100_000)
+    assert (job_status(tmp_path).status, job_status(tmp_path).step) == ("failed", 7)
 
 
 def test_a_broken_or_foreign_job_file_names_the_file_and_key(tmp_path: Path) -> None:
