@@ -40,7 +40,7 @@ RANK = 16
 
 
 def mini_unet() -> UNet2DConditionModel:
-    return FAMILY.load_denoiser(MODEL_FOLDER, torch.device("cpu"), torch.float32)
+    return FAMILY.load_denoiser(MODEL_FOLDER, torch.device("cpu"))
 
 
 def random_unet() -> UNet2DConditionModel:

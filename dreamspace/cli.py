@@ -8,13 +8,22 @@ import re
 import sys
 from pathlib import Path
 
-from dreamspace.config import RunConfig, apply_settings, list_presets, load_datasets, load_preset
+from dreamspace.config import (
+    RunConfig,
+    apply_settings,
+    is_hub_id,
+    list_presets,
+    load_datasets,
+    load_preset,
+)
 from dreamspace.console import watch
 from dreamspace.doctor import examine
 from dreamspace.jobs.launcher import submit
-from dreamspace.jobs.new_run import copy_run, prior_folder, writable_folder, write_run
-from dreamspace.jobs.workspace import Workspace
+from dreamspace.jobs.new_run import absolute_model, copy_run, prior_folder, writable_folder, write_run
+from dreamspace.jobs.workspace import Workspace, cache_of
 from dreamspace.suggest import nearest
+
+MAX_SEED = 2**32 - 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,9 +111,10 @@ def run_train(options: argparse.Namespace) -> int:
         _write_pair(options)
     else:
         _write_short_form(options)
-    RunConfig.load(run_dir / "config.json")
+    config = RunConfig.load(run_dir / "config.json")
     load_datasets(run_dir / "multidatabackend.json")
-    submit(run_dir, "train", {"resume": options.resume})
+    secrets = _secrets_for(config.pretrained_model_name_or_path)
+    submit(run_dir, "train", {"resume": options.resume}, secrets=secrets)
     return watch(run_dir)
 
 
@@ -141,10 +151,14 @@ def _write_short_form(options: argparse.Namespace) -> None:
         raise ValueError(f"--class-images must be 0 or more, got {num_class_images}.")
     preset = load_preset(options.preset or "mini")
     settings = options.settings or []
+    given = {"class_word": options.class_word, "num_class_images": num_class_images}
+    config = apply_settings(preset.config.model_copy(update=given), settings)
     prior_dir = None
-    if num_class_images:
-        model = apply_settings(preset.config, settings).pretrained_model_name_or_path
-        prior_dir = prior_folder(Workspace(), model, options.class_word)
+    if config.num_class_images:
+        # The job draws into the workspace that the run lies in, and no other.
+        workspace = Workspace(cache_of(options.run_dir.resolve()).parent)
+        model = config.pretrained_model_name_or_path
+        prior_dir = prior_folder(workspace, model, config.class_word or "")
     write_run(
         options.run_dir,
         preset,
@@ -163,22 +177,22 @@ def _add_prior_options(prior: Parser) -> None:
     prior.add_argument("--count", type=int, default=24, help="number of images")
     prior.add_argument("--seed", type=int, default=0, help="of the first image; the others count up")
     prior.add_argument(
-        "--out", type=Path, required=True, help="folder of the images; those that are there count"
+        "--out", type=Path, required=True, help="folder of the images; your own photos in it count"
     )
 
 
 def run_prior(options: argparse.Namespace) -> int:
     """Draw class images into a folder."""
     _check_from("--count", options.count, 1)
-    _check_from("--seed", options.seed, 0)
+    _check_seed(options.seed)
     arguments = {
-        "model": _model_name(options.model),
+        "model": absolute_model(options.model),
         "prompts": options.prompt,
         "count": options.count,
         "seed": options.seed,
         "out": str(writable_folder(options.out)),
     }
-    return _run_job("prior", arguments)
+    return _run_job("prior", arguments, secrets=_secrets_for(arguments["model"]))
 
 
 def _add_generate_options(generate: Parser) -> None:
@@ -201,12 +215,12 @@ def run_generate(options: argparse.Namespace) -> int:
         raise ValueError("--run knows its model and adapter. Leave out --model and --adapter.")
     if options.adapter and options.checkpoint is not None:
         raise ValueError("--checkpoint belongs to --run. Give the checkpoint's folder as --adapter instead.")
-    _check_from("--seed", options.seed, 0)
+    _check_seed(options.seed)
     _check_from("--steps", options.steps, 1)
     _check_from("--guidance", options.guidance, 0)
     arguments = {
         "run_dir": str(options.run_dir.resolve()) if options.run_dir else None,
-        "model": _model_name(options.model or "mini"),
+        "model": absolute_model(options.model or "mini"),
         "adapter": str(options.adapter.resolve()) if options.adapter else None,
         "checkpoint": options.checkpoint,
         "prompts": options.prompt,
@@ -215,7 +229,10 @@ def run_generate(options: argparse.Namespace) -> int:
         "guidance": options.guidance,
         "out": str(writable_folder(options.out)),
     }
-    return _run_job("generate", arguments)
+    model = arguments["model"]
+    if options.run_dir:
+        model = RunConfig.load(options.run_dir / "config.json").pretrained_model_name_or_path
+    return _run_job("generate", arguments, secrets=_secrets_for(model))
 
 
 def _add_publish_options(publish: Parser) -> None:
@@ -231,8 +248,7 @@ def run_publish(options: argparse.Namespace) -> int:
         "repo_id": options.repo,
         "private": not options.public,
     }
-    secrets = {"HF_TOKEN": os.environ["HF_TOKEN"]} if os.environ.get("HF_TOKEN") else {}
-    return _run_job("publish", arguments, needs_gpu=False, secrets=secrets)
+    return _run_job("publish", arguments, needs_gpu=False, secrets=_hub_token())
 
 
 def _add_doctor_options(doctor: Parser) -> None:
@@ -258,15 +274,26 @@ def _run_job(
     return watch(job_dir)
 
 
+def _hub_token() -> dict[str, str]:
+    """HF_TOKEN, for a job that needs it."""
+    return {"HF_TOKEN": os.environ["HF_TOKEN"]} if os.environ.get("HF_TOKEN") else {}
+
+
+def _secrets_for(model: str) -> dict[str, str]:
+    """HF_TOKEN, if the base model may have to be downloaded."""
+    return _hub_token() if is_hub_id(model) else {}
+
+
+def _check_seed(seed: int) -> None:
+    _check_from("--seed", seed, 0)
+    if seed > MAX_SEED:
+        raise ValueError(f"--seed must be {MAX_SEED} or less, got {seed}.")
+
+
 def _check_from(option: str, value: float | None, lowest: int) -> None:
     """Raise ValueError if a given value is below `lowest`, or no number at all."""
     if value is not None and not value >= lowest:
         raise ValueError(f"{option} must be {lowest} or more, got {value}.")
-
-
-def _model_name(name: str) -> str:
-    """An existing folder by its full path, because the job may run elsewhere; other names as they are."""
-    return str(Path(name).resolve()) if name != "mini" and Path(name).is_dir() else name
 
 
 _COMMANDS = {

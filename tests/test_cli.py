@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_runs import change, events_of, pair
+from tiny_runs import assert_refused, change, events_of, pair
 
-from dreamspace import console, doctor
+from dreamspace import cli, console, doctor
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.jobs.control import is_stopping
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job
+from dreamspace.jobs.new_run import prior_folder
 from dreamspace.jobs.workspace import Workspace
 
 Shell = Callable[..., tuple[int, str, str]]
@@ -39,11 +40,55 @@ def test_short_form_writes_a_run_with_class_images_and_trains_it(
     subject, prior = load_datasets(tmp_path / "run" / "multidatabackend.json")
     assert (subject.instance_prompt, prior.instance_prompt) == ("a photo of a sks dog", "a photo of a dog")
     assert prior.is_regularisation_data
-    assert prior.instance_data_dir == Workspace().priors / tiny_model.name / "dog"
+    assert prior.instance_data_dir == prior_folder(Workspace(), str(tiny_model), "dog")
     assert len(list(prior.instance_data_dir.glob("*.png"))) == 2
     (mixture,) = events_of(tmp_path / "run", "mixture")
     assert (mixture["num_instances"], mixture["num_prior"]) == (4, 2)
     assert (subject.repeats, prior.repeats) == (0, 1), "every second row shows the subject"
+
+
+def test_class_images_lie_in_the_runs_workspace_under_the_final_class_word(
+    shell: Shell, photos: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    run_dir = workspace.runs / "run"
+    shell(
+        *("train", "--photos", photos, "--class-word", "dog", "--run", run_dir, "--class-images", 2),
+        *("--set", "class_word=cat", "--set", "pretrained_model_name_or_path=a/b/c"),
+    )
+    _, prior = load_datasets(run_dir / "multidatabackend.json")
+    assert prior.instance_prompt == "a photo of a cat"
+    assert prior.instance_data_dir == workspace.priors / "a--b--c" / "cat"
+
+
+@pytest.mark.parametrize("command", [["prior"], ["generate", "--adapter", "x"]])
+def test_seed_that_no_run_could_have_is_refused(shell: Shell, command: list[str]) -> None:
+    result = shell(*command, "--prompt", "x", "--out", "x", "--seed", 2**32)
+    assert_refused(result, "--seed must be 4294967295 or less, got 4294967296.")
+
+
+@pytest.mark.parametrize(("model", "secrets"), [("owner/name", {"HF_TOKEN": "x"}), ("mini", {})])
+def test_token_goes_to_jobs_that_may_download_their_model(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, secrets: dict[str, str]
+) -> None:
+    given: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(cli, "submit", lambda job_dir, kind, *_, **options: given.update({kind: options}))
+    monkeypatch.setattr(cli, "watch", lambda job_dir: 0)
+    monkeypatch.setenv("HF_TOKEN", "x")
+    change(files / "config.json", pretrained_model_name_or_path=model)
+    commands = [
+        pair(files, tmp_path),
+        ["prior", "--model", model, "--prompt", "x", "--out", tmp_path / "out"],
+        ["generate", "--run", tmp_path / "run", "--prompt", "x", "--out", tmp_path / "out"],
+    ]
+    for command in commands:
+        assert cli.main([str(word) for word in command]) == 0
+    assert sorted(given) == ["generate", "prior", "train"]
+    assert [options["secrets"] for options in given.values()] == [secrets] * 3
+    given.clear()
+    adapter = ["--adapter", str(tmp_path), "--prompt", "x", "--out", str(tmp_path / "out")]
+    assert cli.main(["generate", "--model", model, *adapter]) == 0
+    assert given["generate"]["secrets"] == secrets
 
 
 def test_pair_of_files_becomes_a_run_that_can_be_resumed_from_anywhere(

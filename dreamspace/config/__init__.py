@@ -7,11 +7,14 @@ from dreamspace.config.datasets import (
     instance_prompt,
     load_datasets,
     parse_dataset,
+    read_datasets,
     save_datasets,
+    subject_dataset,
     subject_datasets,
+    subject_prompt,
 )
 from dreamspace.config.presets import Preset, apply_settings, list_presets, load_preset
-from dreamspace.config.run import RunConfig, parse_run_config
+from dreamspace.config.run import RunConfig, is_hub_id, parse_run_config
 
 __all__ = [
     "DatasetConfig",
@@ -21,11 +24,15 @@ __all__ = [
     "check_datasets",
     "class_prompt",
     "instance_prompt",
+    "is_hub_id",
     "list_presets",
     "load_datasets",
     "load_preset",
     "parse_dataset",
     "parse_run_config",
+    "read_datasets",
     "save_datasets",
+    "subject_dataset",
     "subject_datasets",
+    "subject_prompt",
 ]

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from dreamspace.config.parsing import parse_settings, shown
+from dreamspace.config.run import RunConfig
 from dreamspace.config.simpletuner import DATASET_DIALECT
 from dreamspace.files import read_json, write_json
 
@@ -122,18 +123,27 @@ def parse_dataset(values: dict[str, Any], *, source: str = "dataset") -> Dataset
     return parse_settings(DatasetConfig, values, DATASET_DIALECT, source=source)
 
 
-def load_datasets(path: Path) -> list[DatasetConfig]:
-    """The datasets of a multidatabackend.json, in its order; disabled ones are left out.
+def read_datasets(path: Path) -> list[DatasetConfig]:
+    """All datasets of a multidatabackend.json as they are written; their folders may be gone.
 
     Raises:
-        ValueError: if the file is missing or no JSON list, an entry is wrong, or `check_datasets` objects.
+        ValueError: if the file is missing or no JSON list, or an entry is wrong.
     """
     name = Path(path).name
     entries = read_json(path)
     if not isinstance(entries, list):
         raise ValueError(f"{name} must hold a list of datasets, got {shown(entries)}. Put [ ] around it.")
-    datasets = [parse_dataset(entry, source=name) for entry in entries]
-    check_datasets(datasets, source=name)
+    return [parse_dataset(entry, source=name) for entry in entries]
+
+
+def load_datasets(path: Path) -> list[DatasetConfig]:
+    """The datasets of a multidatabackend.json to train on, in its order; disabled ones are left out.
+
+    Raises:
+        ValueError: as `read_datasets`, and if `check_datasets` objects.
+    """
+    datasets = read_datasets(path)
+    check_datasets(datasets, source=Path(path).name)
     return [dataset for dataset in datasets if not dataset.disabled]
 
 
@@ -152,18 +162,42 @@ def check_datasets(datasets: list[DatasetConfig], *, source: str = "datasets") -
     doubled = next((name for index, name in enumerate(ids) if name in ids[:index]), None)
     if doubled is not None:
         raise ValueError(f"{source}: two datasets have the id '{doubled}'. Rename one of them.")
-    enabled = [dataset for dataset in datasets if not dataset.disabled]
-    if not any(dataset.probability > 0 and not dataset.is_regularisation_data for dataset in enabled):
-        raise ValueError(
-            f"{source}: no dataset shows the subject (all are disabled, never drawn or regularisation). "
-            "Add one of dataset_type 'image'."
-        )
-    for dataset in enabled:
-        if not dataset.instance_data_dir.is_dir():
+    subject_dataset(datasets, source=source)
+    for dataset in datasets:
+        if not dataset.disabled and not dataset.instance_data_dir.is_dir():
             raise ValueError(
                 f"{source}: dataset '{dataset.id}' has no folder {dataset.instance_data_dir}. "
                 "Check instance_data_dir."
             )
+
+
+def subject_dataset(datasets: list[DatasetConfig], *, source: str = "datasets") -> DatasetConfig:
+    """The first dataset that the subject is learned from.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for dataset in datasets:
+        if not dataset.disabled and not dataset.is_regularisation_data and dataset.probability > 0:
+            return dataset
+    raise ValueError(
+        f"{source}: no dataset shows the subject (all are disabled, never drawn or regularisation). "
+        "Add one of dataset_type 'image'."
+    )
+
+
+def subject_prompt(config: RunConfig, datasets: list[DatasetConfig]) -> str:
+    """The prompt that calls a run's subject: a caption that its photos are trained with.
+
+    Of several captions it is the one made of token and class word, else the first.
+
+    Raises:
+        ValueError: if no dataset shows the subject.
+    """
+    captions = subject_dataset(datasets).instance_prompts
+    has_words = config.token or config.class_word
+    made = instance_prompt(config.token, config.class_word) if has_words else None
+    return made if made in captions else captions[0]
 
 
 def instance_prompt(token: str | None, class_word: str | None) -> str:

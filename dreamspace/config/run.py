@@ -97,8 +97,8 @@ class RunConfig(BaseModel):
     num_class_images: int = Field(
         0,
         ge=0,
-        description="Class images that the base model draws before training, as far as the folder of the "
-        "regularisation dataset holds fewer; 0 draws none.",
+        description="Class images to train with: the base model draws what their folder in the workspace "
+        "lacks, and a folder of your own is only read; 0 draws none.",
     )
 
     checkpoint_step_interval: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
@@ -177,6 +177,11 @@ class RunConfig(BaseModel):
     def save(self, path: Path) -> None:
         """Write all settings, defaults too: the file is the record of what was trained."""
         write_json(path, self.model_dump(mode="json"))
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a base model's name is an id on the Hub: of the form 'owner/name', and no folder here."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model, re.ASCII)) and not Path(model).is_dir()
 
 
 def parse_run_config(values: Mapping[str, Any], *, source: str = "config") -> RunConfig:

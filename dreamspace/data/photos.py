@@ -163,16 +163,14 @@ def import_photos(
     paths: Iterable[Path],
     out_dir: Path,
     *,
-    max_photos: int = MAX_PHOTOS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Write each photo to `out_dir` as `<id>.png`; one bad file never costs the others.
 
     Args:
         paths: files to read, in the order in which they count against the limit.
-        out_dir: created if missing; the photos that are there already count against the limit, and one
-            of them given again is accepted as it is, with a warning.
-        max_photos: how many photos `out_dir` may hold.
+        out_dir: created if missing; holds at most `MAX_PHOTOS`. The photos that are there already count
+            against the limit, and one of them given again is accepted as it is, with a warning.
         on_progress: called with (files read, files in all) before the first file and after each.
 
     Raises:
@@ -183,11 +181,11 @@ def import_photos(
     _make_folder(out_dir)
     report = ImportReport()
     present = {path.stem: "a photo that is here already" for path in out_dir.glob("[!.]*.png")}
-    limit_reason = f"the limit of {max_photos} photos is reached. Leave others out to make room."
+    limit_reason = f"the limit of {MAX_PHOTOS} photos is reached. Leave others out to make room."
     for num_read, path in enumerate(paths):
         if on_progress is not None:
             on_progress(num_read, len(paths))
-        if len(report.accepted) >= max_photos:  # the rest of a huge folder is not even decoded
+        if len(report.accepted) >= MAX_PHOTOS:  # the rest of a huge folder is not even decoded
             report.refused.append(Refused(path.name, limit_reason))
             continue
         try:
@@ -196,7 +194,7 @@ def import_photos(
             photo = Photo(name, out_dir / f"{name}.png", *image.size)
             if name in present:
                 notes = [f"{path.name} is the same photo as {present[name]}; it counts once."]
-            elif len(present) >= max_photos:
+            elif len(present) >= MAX_PHOTOS:
                 raise PhotoError(path.name, limit_reason)
             else:
                 _write_png(image, photo.path, path.name)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from huggingface_hub import ModelCardData
 
+from dreamspace.run_folder import WEIGHTS_NAME
+
 TAGS = ["text-to-image", "diffusers", "lora", "template:sd-lora", "dreambooth", "dreamspace"]
 
 # Joiners are invisible too, but emoji, Persian and Hindi are misspelt without them.
@@ -20,7 +22,11 @@ _BODY = """\
 
 {gallery}A LoRA adapter that teaches {base} one subject by DreamBooth, trained with Dreamspace. \
 The photos that it learned from are not in this repository; the images are generated.
-{prompt_section}
+
+## Prompt
+
+Write **{prompt}** where the subject is to appear.
+
 ## Use
 
 {usage_note}
@@ -42,12 +48,6 @@ lose details of the subject in unusual scenes, and let the subject show through 
 name it. What the base model cannot draw, and what it draws with prejudice, stays so, \
 and its licence binds users of the adapter too. If the subject is a person, share nothing without their \
 consent.
-"""
-
-_PROMPT_SECTION = """
-## Prompt
-
-Write **{prompt}** where the subject is to appear.
 """
 
 
@@ -75,7 +75,7 @@ class CardSample:
 def render_card(
     repo_id: str,
     base: BaseModel,
-    instance_prompt: str | None,
+    instance_prompt: str,
     samples: Sequence[CardSample],
     settings: Mapping[str, str],
 ) -> str:
@@ -84,13 +84,13 @@ def render_card(
     Args:
         repo_id: `namespace/name` of the repository, a valid Hub id.
         base: what the adapter was trained on; the metadata name it only if it is on the Hub.
-        instance_prompt: the prompt that calls the subject; None if there is no single one.
+        instance_prompt: the prompt that calls the subject.
         samples: generated images, shown in this order.
         settings: rows of the settings table, label to value.
 
     Prompts and settings are the user's words: they cannot leave their YAML value, table cell or code line.
     """
-    prompt = one_line(instance_prompt or "") or None
+    prompt = one_line(instance_prompt)
     metadata = ModelCardData(
         base_model=base.hub_id,
         library_name="diffusers",
@@ -103,9 +103,9 @@ def render_card(
         title=plain(repo_id.split("/")[-1]),
         gallery="<Gallery />\n\n" if samples else "",
         base=plain(base.name),
-        prompt_section=_PROMPT_SECTION.format(prompt=plain(prompt)) if prompt else "",
+        prompt=plain(prompt),
         usage_note=_usage_note(base),
-        snippet=_snippet(repo_id, base, prompt or (one_line(samples[0].prompt) if samples else "a photo")),
+        snippet=_snippet(repo_id, base, prompt),
         settings="\n".join(f"| {plain(label)} | {plain(value)} |" for label, value in settings.items()),
     )
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
@@ -151,7 +151,7 @@ def _snippet(repo_id: str, base: BaseModel, prompt: str) -> str:
         [
             *load,
             "pipeline.load_lora_weights(",
-            f'    "{repo_id}", subfolder="adapter", weight_name="pytorch_lora_weights.safetensors"',
+            f'    "{repo_id}", subfolder="adapter", weight_name="{WEIGHTS_NAME}"',
             ")",
             f"image = pipeline({literal}).images[0]",
             'image.save("image.png")',

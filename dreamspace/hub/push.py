@@ -61,7 +61,7 @@ def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> 
                 delete_patterns="images/*.png",
                 commit_message="Publish from Dreamspace",
             )
-    events.write("done", step=run.last_step, path=url)
+    events.write("done", step=run.config.max_train_steps, path=url)
 
 
 def find_token() -> str:

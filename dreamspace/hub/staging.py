@@ -5,25 +5,29 @@ paths), checkpoints and logs stay.
 """
 
 import json
-import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
 import dreamspace
-from dreamspace.files import read_json, replace_file
+from dreamspace.config import (
+    DatasetConfig,
+    RunConfig,
+    is_hub_id,
+    read_datasets,
+    subject_dataset,
+    subject_prompt,
+)
+from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
+from dreamspace.run_folder import WEIGHTS_NAME
 
-ADAPTER = "adapter/pytorch_lora_weights.safetensors"
+ADAPTER = f"adapter/{WEIGHTS_NAME}"
 MAX_NUM_IMAGES = 12
 
 # Settings whose value is a number or one word, and what the card calls them.
@@ -46,19 +50,13 @@ class Run:
 
     Attributes:
         adapter: the file of the trained weights.
-        base: the model that it was trained on.
-        config: `config.json` as it is.
-        datasets: `multidatabackend.json` as it is.
         samples: images of the newest sampled step, each with its prompt.
-        last_step: the newest step whose weights were saved; None without events.
     """
 
     adapter: Path
-    base: BaseModel
-    config: Mapping[str, Any]
-    datasets: Sequence[Mapping[str, Any]]
+    config: RunConfig
+    datasets: list[DatasetConfig]
     samples: Sequence[tuple[Path, str]]
-    last_step: int | None
 
 
 def read_run(run_dir: Path) -> Run:
@@ -74,15 +72,12 @@ def read_run(run_dir: Path) -> Run:
             f"The run {run_dir.name} has no adapter yet ({ADAPTER} is missing). Let it finish training, then "
             "publish."
         )
-    config = read_json(run_dir / "config.json")
     events, _ = read_events(run_dir / EVENTS_FILE)
     return Run(
-        adapter=run_dir / ADAPTER,
-        base=describe_base_model(config.get("pretrained_model_name_or_path"), run_dir),
-        config=config,
-        datasets=read_json(run_dir / "multidatabackend.json"),
-        samples=_newest_samples(run_dir, events),
-        last_step=max((e["step"] for e in events if e["kind"] in ("checkpoint", "done")), default=None),
+        run_dir / ADAPTER,
+        RunConfig.load(run_dir / "config.json"),
+        read_datasets(run_dir / "multidatabackend.json"),
+        _newest_samples(run_dir, events),
     )
 
 
@@ -96,48 +91,38 @@ def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
     samples = [CardSample(f"images/{index}.png", prompt) for index, (_, prompt) in enumerate(run.samples)]
     for (image, _), sample in zip(run.samples, samples, strict=True):
         _copy_image(image, folder / sample.path)
-    card = render_card(repo_id, run.base, instance_prompt(run), samples, card_settings(run))
+    base = describe_base_model(run.config.pretrained_model_name_or_path)
+    prompt = subject_prompt(run.config, run.datasets)
+    card = render_card(repo_id, base, prompt, samples, card_settings(run))
     with replace_file(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
     return sorted([ADAPTER, "README.md", *(sample.path for sample in samples)])
 
 
-def describe_base_model(name: str | None, run_dir: Path) -> BaseModel:
+def describe_base_model(name: str) -> BaseModel:
     """How a card names a base model: by its Hub id, or by words if it is embedded or in a local folder."""
-    if not name:
-        return BaseModel("a model that was not recorded", None)
-    path = Path(os.path.expanduser(name))
-    mini = Path(dreamspace.__file__).parent / "mini"
-    if name == "mini" or path.resolve().is_relative_to(mini.resolve()):
+    if name == "mini":
         return BaseModel("the mini model that Dreamspace brings along", None)
-    if path.exists() or (run_dir / path).exists() or not _is_hub_id(name):
-        return BaseModel("a model from a local folder", None)
-    return BaseModel(name, name)
-
-
-def instance_prompt(run: Run) -> str | None:
-    """The prompt that calls the subject: of its dataset, else made of token and class word, else None."""
-    for dataset in _subject_datasets(run.datasets):
-        prompts = dataset.get("instance_prompt")
-        prompt = prompts[0] if isinstance(prompts, list) and prompts else prompts
-        if isinstance(prompt, str) and prompt.strip():
-            return prompt
-    token, class_word = run.config.get("token"), run.config.get("class_word")
-    return f"a photo of {token} {class_word}" if token and class_word else None
+    return BaseModel(name, name) if is_hub_id(name) else BaseModel("a model from a local folder", None)
 
 
 def card_settings(run: Run) -> dict[str, str]:
     """The rows of the card's settings table, label to value; only numbers and single words of the config."""
-    steps = run.last_step if run.last_step is not None else run.config.get("max_train_steps")
-    rows = {"Base model": run.base.name, "Steps": _shown(steps)}
-    for dataset in _subject_datasets(run.datasets)[:1]:
-        resolution = _shown(dataset.get("resolution"))
-        unit = "megapixels" if dataset.get("resolution_type") == "area" else "px"
-        rows["Resolution"] = resolution and f"{resolution} {unit}"
-    rows |= {label: _shown(run.config.get(key)) for key, label in _SETTINGS.items()}
-    has_prior = any(_is_trained_on(dataset) and _is_prior(dataset) for dataset in run.datasets)
-    rows |= {"Prior preservation": "yes" if has_prior else "no", "Dreamspace": dreamspace.__version__}
-    return {label: value for label, value in rows.items() if value is not None}
+    subject = subject_dataset(run.datasets)
+    unit = "megapixels" if subject.resolution_type == "area" else "px"
+    has_prior = any(
+        dataset.is_regularisation_data and not dataset.disabled and dataset.probability > 0
+        for dataset in run.datasets
+    )
+    settings = run.config.model_dump(include=set(_SETTINGS))
+    return {
+        "Base model": describe_base_model(run.config.pretrained_model_name_or_path).name,
+        "Steps": _shown(run.config.max_train_steps),
+        "Resolution": f"{_shown(subject.resolution)} {unit}",
+        **{label: _shown(settings[key]) for key, label in _SETTINGS.items() if settings[key] is not None},
+        "Prior preservation": "yes" if has_prior else "no",
+        "Dreamspace": dreamspace.__version__,
+    }
 
 
 def copy_adapter(source: Path, target: Path) -> None:
@@ -202,31 +187,5 @@ def _newest_samples(run_dir: Path, events: Sequence[Event]) -> list[tuple[Path, 
     return present[:MAX_NUM_IMAGES]
 
 
-def _is_hub_id(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return "/" in name and not name.endswith((".safetensors", ".ckpt"))
-
-
-def _is_prior(dataset: Mapping[str, Any]) -> bool:
-    return bool(dataset.get("is_regularisation_data") or dataset.get("is_regularization_data"))
-
-
-def _is_trained_on(dataset: Mapping[str, Any]) -> bool:
-    is_image = dataset.get("dataset_type", "image") == "image" and not dataset.get("conditioning_type")
-    return is_image and not dataset.get("disabled") and not dataset.get("disable")
-
-
-def _subject_datasets(datasets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [dataset for dataset in datasets if _is_trained_on(dataset) and not _is_prior(dataset)]
-
-
-def _shown(value: Any) -> str | None:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value)
-    return value if is_word else None
+def _shown(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,8 @@
 """A new run: the two JSON files that say what is trained on what."""
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from dreamspace.config import (
@@ -15,6 +17,7 @@ from dreamspace.config import (
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.data.photos import list_photos
+from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
 
 NEW_SCENES = ("under water", "in the desert")
@@ -37,21 +40,17 @@ def write_run(
     With class images, whichever are fewer are repeated, so that about every second row shows the subject.
 
     Args:
-        num_class_images: how many class images the base model draws into `prior_dir` first; 0 for none.
-        prior_dir: their folder; a user's own class images in it count.
+        num_class_images: how many class images are trained with, unless a setting says it; 0 for none.
+        prior_dir: their folder, which the base model fills; a user's own photos in it come first.
         settings: "key=value" each, on top of the preset.
 
     Raises:
-        ValueError: if the photos' folder or a setting is wrong, or `run_dir` holds a run already.
+        ValueError: if the photos' folder or a setting is wrong or holds a token, or `run_dir` holds a run
+            already.
     """
     _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
-    with_prior = num_class_images > 0 and prior_dir is not None
-    given = {
-        "token": token or None,
-        "class_word": class_word,
-        "num_class_images": num_class_images if with_prior else 0,
-    }
+    given = {"token": token or None, "class_word": class_word, "num_class_images": num_class_images}
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
     instance_prompt = instance_prompt_of(config.token, config.class_word)
     class_prompt = class_prompt_of(config.class_word)
@@ -59,31 +58,35 @@ def write_run(
     scenes = [f"{instance_prompt} {scene}" for scene in NEW_SCENES]
     given["validation_prompts"] = preset.config.validation_prompts or [*scenes, class_prompt]
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
+    with_prior = config.num_class_images > 0
+    assert prior_dir is not None or not with_prior, "class images need a folder"
     datasets = subject_datasets(
         photos_dir.resolve(),
         instance_prompt,
         preset.resolution,
-        writable_folder(prior_dir) if with_prior else None,
+        prior_dir.resolve() if with_prior else None,
         class_prompt if with_prior else None,
     )
     if with_prior:
-        counts = (len(photos), num_class_images)
+        counts = (len(photos), config.num_class_images)
         fewer, more = sorted((0, 1), key=counts.__getitem__)
         repeats = round(counts[more] / counts[fewer]) - 1
         datasets[fewer] = datasets[fewer].model_copy(update={"repeats": repeats})
-    return _write(config, datasets, run_dir)
+        # The folder is shared: an earlier run may have had more images drawn.
+        datasets[1] = datasets[1].model_copy(update={"max_num_samples": config.num_class_images})
+    return _write(config, datasets, run_dir, prior_dir if with_prior else None)
 
 
 def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: list[str]) -> RunConfig:
     """Write a new run into `run_dir` from the two files of another; returns the configuration.
 
-    Folders of the datasets become absolute, so that the run can be resumed from anywhere.
+    Folders become absolute, so that the run can be resumed from anywhere.
 
     Args:
         settings: "key=value" each, on top of the file's.
 
     Raises:
-        ValueError: if a file or a setting is wrong, or `run_dir` holds a run already.
+        ValueError: if a file or a setting is wrong or holds a token, or `run_dir` holds a run already.
     """
     _refuse_existing(run_dir)
     config = apply_settings(RunConfig.load(config_file), settings)
@@ -104,8 +107,16 @@ def _refuse_existing(run_dir: Path) -> None:
         raise ValueError(f"{run_dir} holds a run already. Resume it with --resume, or name another folder.")
 
 
-def _write(config: RunConfig, datasets: list[DatasetConfig], run_dir: Path) -> RunConfig:
-    writable_folder(run_dir)
+def _write(
+    config: RunConfig, datasets: list[DatasetConfig], run_dir: Path, prior_dir: Path | None = None
+) -> RunConfig:
+    model = absolute_model(config.pretrained_model_name_or_path)
+    config = config.model_copy(update={"pretrained_model_name_or_path": model})
+    for settings in (config, *datasets):
+        refuse_tokens(settings.model_dump_json(), f"The settings of {run_dir.name}")
+    for folder in (prior_dir, run_dir):
+        if folder is not None:
+            writable_folder(folder)
     save_datasets(datasets, run_dir / "multidatabackend.json")
     config.save(run_dir / "config.json")  # last: a folder with this file holds a run
     return config
@@ -131,9 +142,20 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def absolute_model(name: str) -> str:
+    """A base model that is a folder by its full path, because the job may run elsewhere; else its name."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != "mini" and folder.is_dir() else name
+
+
 def prior_folder(workspace: Workspace, model: str, class_word: str) -> Path:
-    """Where class images of a model and class are kept, for all runs that can share them."""
-    parts = [Path(model).name, class_word]
-    return workspace.priors.joinpath(
-        *("".join(c if c.isalnum() or c in "-_" else "-" for c in part) for part in parts)
-    )
+    """Where class images of a model and class are kept, for all runs that can share them.
+
+    A Hub id `owner/name` becomes `owner--name`, which is no other's; a model's folder is told from others of
+    its name by its path.
+    """
+    path = Path(absolute_model(model))
+    if path.is_absolute():
+        model = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    model = re.sub(r"[^\w.-]", "-", model.replace("/", "--"))
+    return workspace.priors / model / re.sub(r"[^\w-]", "-", class_word)

@@ -10,9 +10,9 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+from dreamspace.run_folder import WEIGHTS_NAME
 
 
 class Adapter:
@@ -60,12 +60,6 @@ class Adapter:
                 f"{len(weights)} weights fit, {len(own)} are needed. Start a new run instead."
             )
         set_peft_model_state_dict(self.denoiser, weights)
-
-    def norm(self) -> Tensor:
-        """Euclidean norm over all trainable weights; 0-d."""
-        return torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(p.detach()) for p in self.parameters])
-        )
 
 
 def add_lora(

@@ -63,4 +63,5 @@ def open_model(name: str, family: str, cache: Path, device: torch.device | None 
             f"There is no model family '{family}'.{nearest(family, FAMILIES)} Known: {', '.join(FAMILIES)}."
         )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return BaseModel(name, FAMILIES[family], model_folder(name), device, cache)
+    family_of_model = FAMILIES[family]
+    return BaseModel(name, family_of_model, model_folder(name, family_of_model.parts), device, cache)

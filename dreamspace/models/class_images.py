@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
@@ -14,16 +12,27 @@ from dreamspace.models.source import fingerprint
 
 BATCH_SIZE = 4
 
+# Not a run's validation settings: all runs with this model and class share the images.
+NUM_INFERENCE_STEPS = 20
+GUIDANCE_SCALE = 5.0
+
+DRAWN_PREFIX = "zz-drawn-"
+"""Begins the name of every drawn image, so that a user's own photos stand before them."""
+
 
 def class_image_names(
     model_fingerprint: str, prompts: list[str], count: int, seed: int, settings: SamplingSettings
 ) -> list[tuple[str, str, int]]:
-    """(file name, prompt, seed) of each class image; the name follows from all that decides the image."""
+    """(file name, prompt, seed) of each class image; the name follows from all that decides the image.
+
+    Names are in the order of the seeds, so that fewer images are the first of more.
+    """
     planned = []
     for index in range(count):
         prompt, image_seed = prompts[index % len(prompts)], seed + index
         decisive = f"{model_fingerprint}|{prompt}|{image_seed}|{settings}"
-        planned.append((f"{hashlib.sha256(decisive.encode()).hexdigest()[:16]}.png", prompt, image_seed))
+        digest = hashlib.sha256(decisive.encode()).hexdigest()[:16]
+        planned.append((f"{DRAWN_PREFIX}{image_seed:010d}-{digest}.png", prompt, image_seed))
     return planned
 
 
@@ -31,32 +40,35 @@ def draw_class_images(
     model: BaseModel,
     prompts: list[str],
     count: int,
-    seed: int,
     folder: Path,
-    settings: SamplingSettings,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
+    seed: int = 0,
 ) -> int:
-    """Fill `folder` up to `count` class images; returns how many photos are in it then.
+    """Fill `folder` up to `count` class images; returns how many of these are there then.
 
-    Any photo in the folder counts, also a user's own or one that another run had drawn. The same call into
-    an empty folder draws the same images, and a call that was cut off goes on where it was.
+    A user's own photos in the folder count. The images are drawn at the model's native resolution; the same
+    call into any folder draws the same ones, and a call that was cut off goes on where it was.
 
     Args:
         count: photos that the folder should hold.
         on_progress: called before the first batch and after each with the number that is there, and `count`.
         should_stop: asked between batches; what is drawn stays.
+        seed: of the first image; the others count up.
     """
-    planned = class_image_names(_fingerprint(model), prompts, count, seed, settings)
+    edge = model.family.native_resolution_px(model.folder)
+    settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
     present = {path.name for path in photo_files(folder)}
-    num_others = len(present - {name for name, _, _ in planned})
-    missing = [entry for entry in planned[: max(0, count - num_others)] if entry[0] not in present]
-    done = len(present)
+    num_own = sum(not name.startswith(DRAWN_PREFIX) for name in present)
+    num_drawn = max(0, count - num_own)
+    planned = class_image_names(_fingerprint(model), prompts, num_drawn, seed, settings)
+    missing = [entry for entry in planned if entry[0] not in present]
+    done = count - len(missing)
     if not missing:
         return done
     on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
-    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    denoiser = model.family.load_denoiser(model.folder, model.device)
     pipeline = model.family.pipeline(
         model.folder, denoiser, model.family.load_vae(model.folder, model.device)
     )

@@ -17,6 +17,8 @@ class Family(Protocol):
     """
 
     name: str
+    parts: tuple[str, ...]
+    """Subfolders of a model that are read; some it may lack."""
     denoiser_part: str
     """Subfolder of the model that is trained, `unet` for example."""
     text_parts: tuple[str, ...]
@@ -42,7 +44,9 @@ class Family(Protocol):
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled; the mode of the posterior."""
         ...
 
-    def load_denoiser(self, folder: Path, device: torch.device, dtype: torch.dtype) -> nn.Module: ...
+    def load_denoiser(self, folder: Path, device: torch.device) -> nn.Module:
+        """The denoiser in fp32, frozen."""
+        ...
 
     def noise_scheduler(self, folder: Path) -> Any:
         """diffusers' training scheduler with the base model's own noise schedule."""

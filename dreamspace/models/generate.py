@@ -4,22 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dreamspace.config import DatasetConfig, RunConfig, parse_dataset
+from dreamspace.config import DatasetConfig, RunConfig, read_datasets, subject_dataset
 from dreamspace.data.geometry import edge_px
-from dreamspace.files import read_json, replace_file
+from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.adapters import WEIGHTS_NAME, load_into_pipeline
+from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.previews import announced_previews, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px
+from dreamspace.run_folder import WEIGHTS_NAME, checkpoint_folder, step_of
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
     """Draw an image of each prompt, with previews; all from the same seed.
+
+    Where `out` lies outside the job folder, events hold full paths of the images.
 
     Args:
         arguments: `prompts` (list), `seed`; `run_dir` (and `checkpoint`, a step, or null for the final
@@ -36,7 +37,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     prompts, seed = arguments["prompts"], arguments["seed"]
     conditioning = model.encode_prompts([*prompts, config.validation_negative_prompt])
     events.write("stage", name="loading", message="Loading the model and the adapter.")
-    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    denoiser = model.family.load_denoiser(model.folder, model.device)
     pipeline = model.family.pipeline(
         model.folder, denoiser, model.family.load_vae(model.folder, model.device)
     )
@@ -90,14 +91,13 @@ def _subject(arguments: dict[str, Any]) -> _Subject:
         return _Subject(RunConfig(pretrained_model_name_or_path=arguments["model"]), adapter, None)
     run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
     config = RunConfig.load(run_dir / "config.json")
-    # Not `load_datasets`, which wants the photos' folder to be there still.
-    dataset = parse_dataset(read_json(run_dir / "multidatabackend.json")[0])
+    dataset = subject_dataset(read_datasets(run_dir / "multidatabackend.json"))
     if step is None:
         adapter = run_dir / "adapter"
         hint = "Train it to its end, or give one of its checkpoints."
     else:
-        adapter = run_dir / "checkpoints" / f"step-{step:06d}"
-        steps = [int(path.name[5:]) for path in sorted((run_dir / "checkpoints").glob("step-*"))]
+        adapter = checkpoint_folder(run_dir, step)
+        steps = sorted(map(step_of, adapter.parent.glob("step-*")))
         hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
     if not (adapter / WEIGHTS_NAME).is_file():
         what = "finished adapter" if step is None else f"checkpoint at step {step}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EventWriter
+from dreamspace.run_folder import step_name
 
 PreviewSink = Callable[[int, int, Image.Image], None]
 """Called with the index of the image in its batch, the denoising step (from 1), and the picture."""
@@ -68,7 +69,7 @@ def announced_previews(
         first_index: the number of the batch's first image among all.
         step: the training step that the images show, if they belong to one.
     """
-    prefix = "" if step is None else f"step-{step:06d}-"
+    prefix = "" if step is None else f"{step_name(step)}-"
 
     def sink(row: int, inference_step: int, picture: Image.Image) -> None:
         index = first_index + row

@@ -25,6 +25,7 @@ class StableDiffusion1:
     """One CLIP text encoder, an 8x VAE with 4 channels, a UNet with cross-attention (arXiv:2112.10752)."""
 
     name = "sd1x"
+    parts = ("tokenizer", "text_encoder", "unet", "vae", "scheduler", "tiny_vae")
     denoiser_part = "unet"
     text_parts = ("tokenizer", "text_encoder")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -69,9 +70,9 @@ class StableDiffusion1:
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
 
-    def load_denoiser(self, folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
+    def load_denoiser(self, folder: Path, device: torch.device) -> UNet2DConditionModel:
         unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", use_safetensors=True, dtype=dtype
+            folder, subfolder="unet", use_safetensors=True, dtype=torch.float32
         )
         return unet.requires_grad_(False).to(device)
 

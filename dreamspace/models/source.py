@@ -2,21 +2,25 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+from dreamspace.config import is_hub_id
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.suggest import nearest
 
-WEIGHT_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# Of each part's weights the plain ones, whole or in shards: variants have a word more, as in model.fp16.
+_PART_PATTERNS = ("*.json", "*.txt", "*model.safetensors", "*model-?????-of-?????.safetensors")
 
 _END_BYTES = 1 << 20
 
 
-def model_folder(name: str) -> Path:
+def model_folder(name: str, parts: Iterable[str]) -> Path:
     """The local folder of a base model in diffusers' layout.
 
     Args:
         name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded if it is not cached.
+        parts: the subfolders that are downloaded, as far as the model has them.
 
     Raises:
         ValueError: if there is no such model, or it cannot be reached.
@@ -31,15 +35,15 @@ def model_folder(name: str) -> Path:
                 "Give a folder in diffusers' layout, a Hub id, or 'mini'."
             )
         return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(
-            f"There is no model '{name}'.{nearest(name, ['mini'])} "
-            "Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
-        )
-    return _downloaded(name)
+    if is_hub_id(name):
+        return _downloaded(name, parts)
+    raise ValueError(
+        f"There is no model '{name}'.{nearest(name, ['mini'])} "
+        "Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
+    )
 
 
-def _downloaded(hub_id: str) -> Path:
+def _downloaded(hub_id: str, parts: Iterable[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -48,20 +52,23 @@ def _downloaded(hub_id: str) -> Path:
         RepositoryNotFoundError,
     )
 
+    patterns = ["model_index.json", *(f"{part}/{pattern}" for part in parts for pattern in _PART_PATTERNS)]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=WEIGHT_PATTERNS))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except GatedRepoError:
         raise ValueError(
-            f"The model {hub_id} is gated. Accept its terms on its page, then set HF_TOKEN."
+            f"The model {hub_id} is gated. Accept its terms on its page, then run `hf auth login`, "
+            "or set HF_TOKEN for the command."
         ) from None
     except RepositoryNotFoundError:
         raise ValueError(
-            f"The Hub has no model {hub_id}, or it is private. Check the id, or set HF_TOKEN."
+            f"The Hub has no model {hub_id}, or it is private. Check the id; for a private model run "
+            "`hf auth login`, or set HF_TOKEN for the command."
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"The model {hub_id} could not be downloaded ({type(error).__name__}). "
-            "Check the network, or give a local folder."
+            "Check the network and your Hub token, or give a local folder."
         ) from None
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamspace.files import read_json, replace_file, write_json
+from dreamspace.run_folder import step_of
 
 SEPARATOR = "/"
 
@@ -100,15 +101,10 @@ def load_modules(modules: dict[str, nn.Module], folder: Path) -> None:
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
 
 
-def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies; the folder is there whole or not at all."""
-    return run_dir / "checkpoints" / f"step-{step:06d}"
-
-
 def resumable_checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoints that still hold optimizer state, oldest first."""
     found = [path.parent for path in (run_dir / "checkpoints").glob("step-*/optimizer.safetensors")]
-    return sorted(found, key=lambda folder: int(folder.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
 
 
 def prune_optimizers(run_dir: Path, num_kept: int) -> None:

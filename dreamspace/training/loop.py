@@ -123,8 +123,8 @@ class TrainingStep:
             torch.tensor([sample.uses_base_target for sample in samples]),
         )
 
-    def losses(self, batch: Batch) -> Tensor:
-        """(B,) losses, unweighted but for Min-SNR; the base model speaks first where it is the target."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B,) losses and their (B,) weights; the base model speaks first where it is the target."""
         prediction_type = self.noise_scheduler.config.prediction_type
         noisy_latents = self.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = training_target(
@@ -141,15 +141,16 @@ class TrainingStep:
             target = target.index_copy(0, rows, base.to(target.dtype))
         prediction = self.family.predict(self.denoiser, noisy_latents, batch.timesteps, batch.conditioning)
         losses = per_sample_loss(prediction, target)
-        if self.config.snr_gamma is not None:
-            snr = signal_to_noise(self.alphas_cumprod, batch.timesteps)
-            losses = losses * min_snr_weights(snr, self.config.snr_gamma, prediction_type)
-        return losses
+        if self.config.snr_gamma is None:
+            return losses, torch.ones_like(losses)
+        snr = signal_to_noise(self.alphas_cumprod, batch.timesteps)
+        return losses, min_snr_weights(snr, self.config.snr_gamma, prediction_type)
 
     def backward(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Accumulate the gradients of a step; returns its loss, and the means over instance and prior rows.
 
-        The losses are those of the whole global step, on every rank.
+        The loss is the weighted one that is minimised, the means are unweighted; all are those of the whole
+        global step, on every rank.
         """
         accumulation = self.config.gradient_accumulation_steps
         totals = torch.zeros(3, device=self.accelerator.device)
@@ -163,10 +164,8 @@ class TrainingStep:
             last = micro_step == accumulation - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.denoiser):
                 with self.accelerator.autocast():
-                    losses = self.losses(batch)
-                loss = step_loss(
-                    losses, torch.ones_like(losses), self.num_step_rows, self.accelerator.num_processes
-                )
+                    losses, weights = self.losses(batch)
+                loss = step_loss(losses, weights, self.num_step_rows, self.accelerator.num_processes)
                 self.accelerator.backward(loss)
             is_prior = batch.uses_base_target.to(losses.device)
             detached = losses.detach()

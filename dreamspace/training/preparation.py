@@ -4,11 +4,13 @@ import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from dreamspace.config import DatasetConfig, RunConfig, instance_prompt
+from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
 from dreamspace.data.cache import TensorCache, cache_latents, latents_key
+from dreamspace.data.photos import photo_files
 from dreamspace.data.plan import PlannedDataset, RowPlan
 from dreamspace.data.samples import Sample, read_samples
 from dreamspace.jobs.events import EventWriter
@@ -29,11 +31,6 @@ class TrainingSet:
     conditioning: dict[str, Conditioning]
 
     @property
-    def size_px(self) -> tuple[int, int]:
-        """(width, height) of the training images."""
-        return self.samples[0][0].geometry.size
-
-    @property
     def digest(self) -> str:
         """16 hex digits that tell what is trained on: samples, captions, and how often each is seen."""
         shown = [[(latents_key(sample, ""), sample.captions) for sample in found] for found in self.samples]
@@ -45,12 +42,8 @@ class TrainingSet:
 
 
 def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list[str]:
-    """The prompts to validate with, each once: the instance prompt if none is given, then the others."""
-    first = config.validation_prompt
-    if first is None:
-        subject = next(dataset for dataset in datasets if not dataset.is_regularisation_data)
-        known = config.class_word is not None
-        first = instance_prompt(config.token, config.class_word) if known else subject.instance_prompts[0]
+    """The prompts to validate with, each once: the subject's if none is given, then the others."""
+    first = config.validation_prompt or subject_prompt(config, datasets)
     return list(dict.fromkeys([first, *config.validation_prompts]))
 
 
@@ -58,14 +51,20 @@ def fill_class_folder(
     config: RunConfig,
     datasets: list[DatasetConfig],
     model: BaseModel,
-    resolution_px: int,
+    priors: Path,
     events: EventWriter,
     should_stop: Callable[[], bool],
 ) -> None:
     """Let the base model draw the class images that the regularisation dataset lacks, if any are asked for.
 
+    Their seeds do not follow from the run's, so that all runs share the images.
+
+    Args:
+        priors: the workspace's folder of class images. Only what lies in it is filled: any other folder is
+            the user's.
+
     Raises:
-        ValueError: if they are asked for and there is no such dataset.
+        ValueError: if there is no such dataset, or its folder holds too few and is the user's.
     """
     if not config.num_class_images:
         return
@@ -75,9 +74,15 @@ def fill_class_folder(
             f"num_class_images is {config.num_class_images}, but no dataset has is_regularisation_data. "
             "Add one for them, or set num_class_images to 0."
         )
-    settings = SamplingSettings(
-        resolution_px, resolution_px, config.validation_num_inference_steps, config.validation_guidance
-    )
+    folder = regularisation.instance_data_dir
+    if not folder.resolve().is_relative_to(priors.resolve()):
+        num_photos = len(photo_files(folder))
+        if num_photos < config.num_class_images:
+            raise ValueError(
+                f"num_class_images is {config.num_class_images}, but {folder} holds {num_photos} photos, and "
+                f"images are drawn only into {priors}. Add photos, or set num_class_images to {num_photos}."
+            )
+        return
 
     def on_progress(done: int, total: int) -> None:
         events.write("stage", name="prior", message=f"Drawing class images: {done} of {total}.")
@@ -86,9 +91,7 @@ def fill_class_folder(
         model,
         regularisation.instance_prompts,
         config.num_class_images,
-        config.seed,
-        regularisation.instance_data_dir,
-        settings,
+        folder,
         on_progress,
         should_stop,
     )

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dreamspace.models.adapters import load_into_pipeline
@@ -34,7 +33,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
     )
     prompts = validator.prompts[:1]
     trained = validator.images(prompts)[0]
-    fresh = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    fresh = model.family.load_denoiser(model.folder, model.device)
     pipeline = model.family.pipeline(model.folder, fresh, validator.pipeline.vae)
     base = validator.images(prompts, pipeline=pipeline)[0]
     load_into_pipeline(pipeline, adapter_folder)

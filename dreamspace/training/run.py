@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -13,14 +13,14 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.data.geometry import edge_px
 from dreamspace.files import read_json, write_json
-from dreamspace.jobs.control import consume_control, stop_requested
+from dreamspace.jobs.control import ControlName, consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import Adapter, add_lora
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.previews import load_tiny_vae
+from dreamspace.run_folder import checkpoint_folder
 from dreamspace.training.checkpoints import (
-    checkpoint_folder,
     load_optimizer,
     prune_optimizers,
     remove_unfinished,
@@ -62,8 +62,9 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     settings = sampling_settings(config, (resolution_px, resolution_px), multiple_px)
     if accelerator.is_main_process:
         remove_unfinished(job_dir)
-        fill_class_folder(config, datasets, model, resolution_px, events, lambda: stop_requested(job_dir))
-    if consume_request(accelerator, job_dir, "stop"):
+        priors = model.cache.with_name("priors")
+        fill_class_folder(config, datasets, model, priors, events, lambda: stop_requested(job_dir))
+    if "stop" in consume_requests(accelerator, job_dir):
         events.write("stopped", step=0)
         return
     with accelerator.main_process_first():
@@ -120,7 +121,7 @@ def new_accelerator(config: RunConfig) -> Accelerator:
 
 def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
     """The denoiser on its device, in training mode, and the new adapter on it."""
-    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    denoiser = model.family.load_denoiser(model.folder, model.device)
     adapter = add_lora(
         denoiser,
         model.family.lora_targets,
@@ -159,13 +160,14 @@ def write_mixture(
     )
 
 
-def consume_request(accelerator: Accelerator, job_dir: Path, name: Literal["stop", "save", "sample"]) -> bool:
-    """Whether the app asked for this; rank 0 reads the request, and all ranks act on it."""
-    found = accelerator.is_main_process and consume_control(job_dir, name)
-    if accelerator.num_processes == 1:
-        return found
-    flag = torch.tensor([int(found)], device=accelerator.device)
-    return bool(accelerator.reduce(flag, "sum").item())
+def consume_requests(accelerator: Accelerator, job_dir: Path) -> set[ControlName]:
+    """What the app asked for since the last call; rank 0 reads the requests, and all ranks act on them."""
+    names = get_args(ControlName)
+    found = [accelerator.is_main_process and consume_control(job_dir, name) for name in names]
+    if accelerator.num_processes > 1:
+        flags = torch.tensor(found, dtype=torch.int32, device=accelerator.device)
+        found = accelerator.reduce(flags, "sum").tolist()
+    return {name for name, was_found in zip(names, found, strict=True) if was_found}
 
 
 @dataclass
@@ -196,35 +198,41 @@ class Run:
         self.events.write("stage", name="training", message="Training.")
         log = LossLog(self.events, start, config.max_train_steps)
         for index in range(start, config.max_train_steps):
-            if self.asked("stop"):
+            requests = consume_requests(self.accelerator, self.run_dir)
+            if requests:
                 log.flush()
+            if "stop" in requests:
                 return self.leave(index)
+            if "save" in requests and not self.is_saved(index):
+                self.save(index)
+            if "sample" in requests and not self.validator.are_drawn(index):
+                self.validate(index, "trained")
+                self.events.write("stage", name="training", message="Training.")
             log.add(training_step(index, learning_rates[index]))
             step = index + 1
             last = step == config.max_train_steps
-            if last or step % config.checkpoint_step_interval == 0 or self.asked("save"):
+            if last or step % config.checkpoint_step_interval == 0:
                 log.flush()
                 self.save(step)
-            if self.is_validation_due(step) or self.asked("sample"):
+            if self.is_validation_due(step):
                 log.flush()
                 self.validate(step, "trained")
                 if not last:
                     self.events.write("stage", name="training", message="Training.")
-        return not self.asked("stop") or self.leave(config.max_train_steps)
+        stopped = "stop" in consume_requests(self.accelerator, self.run_dir)
+        return not stopped or self.leave(config.max_train_steps)
 
     def leave(self, step: int) -> Literal[False]:
         """Save what has been trained up to `step`, unless it is saved, and say that the run is stopped."""
-        if step == 0:
-            self.events.write("stopped", step=0)
-            return False
-        if not checkpoint_folder(self.run_dir, step).exists():
+        if not self.is_saved(step):
             self.save(step)
-        self.events.write("stopped", step=step, path=f"checkpoints/step-{step:06d}")
+        path = checkpoint_folder(self.run_dir, step).relative_to(self.run_dir) if step else None
+        self.events.write("stopped", step=step, path=path)
         return False
 
-    def asked(self, name: Literal["stop", "save", "sample"]) -> bool:
-        """Whether the app asked for this since the last call."""
-        return consume_request(self.accelerator, self.run_dir, name)
+    def is_saved(self, step: int) -> bool:
+        """Whether a checkpoint of `step` would add nothing, as before the first step."""
+        return step == 0 or checkpoint_folder(self.run_dir, step).exists()
 
     def is_validation_due(self, step: int) -> bool:
         """Whether the configuration wants images of this step."""

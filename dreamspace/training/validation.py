@@ -13,6 +13,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.previews import PreviewSink, announced_previews
 from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.run_folder import step_name
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Validator:
 
     def folder(self, step: int) -> Path:
         """Where the images of a step lie."""
-        return self.run_dir / "validation" / f"step-{step:06d}"
+        return self.run_dir / "validation" / step_name(step)
 
     def are_drawn(self, step: int) -> bool:
         """Whether all images of a step are there."""

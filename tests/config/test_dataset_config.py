@@ -12,9 +12,13 @@ from dreamspace.config import (
     instance_prompt,
     load_datasets,
     parse_dataset,
+    read_datasets,
     save_datasets,
+    subject_dataset,
     subject_datasets,
+    subject_prompt,
 )
+from dreamspace.config.run import RunConfig
 
 ENTRY = {"id": "subject", "instance_data_dir": "photos", "instance_prompt": "a photo of a sks dog"}
 
@@ -111,6 +115,38 @@ def test_load_leaves_out_disabled_datasets_and_their_folders(tmp_path: Path) -> 
         entry(tmp_path, id="a"),
     )
     assert [dataset.id for dataset in load_datasets(path)] == ["b", "a"]
+
+
+def test_what_is_written_can_be_read_when_folders_are_gone(tmp_path: Path) -> None:
+    path = write(tmp_path, entry(tmp_path, id="off", disabled=True), {**ENTRY, "instance_data_dir": "gone"})
+    assert [dataset.id for dataset in read_datasets(path)] == ["off", "subject"]
+    with pytest.raises(ValueError, match="has no folder gone"):
+        load_datasets(path)
+
+
+def test_subject_dataset_is_the_first_that_is_learned_from() -> None:
+    changes = [{"disabled": True}, {"is_regularisation_data": True}, {"probability": 0}, {}, {}]
+    datasets = [parse_dataset({**ENTRY, "id": str(index), **c}) for index, c in enumerate(changes)]
+    assert subject_dataset(datasets).id == "3"
+    with pytest.raises(ValueError, match="no dataset shows the subject"):
+        subject_dataset(datasets[:3])
+
+
+@pytest.mark.parametrize(
+    ("captions", "words", "prompt"),
+    [
+        ("a photo of a sks dog", {"token": "sks", "class_word": "dog"}, "a photo of a sks dog"),
+        (["sks", "a photo of a sks dog"], {"token": "sks", "class_word": "dog"}, "a photo of a sks dog"),
+        (["by hand", "second"], {"token": "sks", "class_word": "dog"}, "by hand"),
+        (["by hand", "second"], {}, "by hand"),
+    ],
+)
+def test_subject_prompt_is_a_caption_that_is_trained(
+    captions: str | list[str], words: dict[str, str], prompt: str
+) -> None:
+    prior = parse_dataset({**ENTRY, "id": "prior", "is_regularisation_data": True})
+    subject = parse_dataset({**ENTRY, "instance_prompt": captions})
+    assert subject_prompt(RunConfig(**words), [prior, subject]) == prompt
 
 
 def test_saved_datasets_load_as_the_same(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dreamspace.config import DatasetConfig, RunConfig, parse_run_config
+from dreamspace.config import DatasetConfig, RunConfig, is_hub_id, parse_run_config
 from dreamspace.config.simpletuner import DATASET_DIALECT, RUN_DIALECT
 
 
@@ -137,6 +137,29 @@ def test_long_value_is_shortened_in_the_sentence() -> None:
     with pytest.raises(ValueError, match=r"got \"x+\.\.\.\.$") as caught:
         parse_run_config({"seed": "x" * 10_000})
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("owner/name", True),
+        ("stable-diffusion-v1-5/stable-diffusion-v1.5", True),
+        ("mini", False),
+        ("a/b/c", False),
+        ("./a", False),
+        ("../a", False),
+        ("/a", False),
+        ("~/a", False),
+        ("a/", False),
+        ("models/sd", False),
+    ],
+)
+def test_hub_id_is_an_owner_and_a_name_that_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: bool
+) -> None:
+    (tmp_path / "models" / "sd").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id(name) is expected
 
 
 def test_load_names_the_file(tmp_path: Path) -> None:

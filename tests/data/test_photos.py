@@ -390,13 +390,16 @@ def test_same_photo_twice_is_one_photo_and_said(tmp_path: Path) -> None:
     assert first.accepted[0].path.stat().st_mtime_ns == before
 
 
-def test_limit_counts_the_photos_that_are_there_already(tmp_path: Path) -> None:
+def test_limit_counts_the_photos_that_are_there_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "MAX_PHOTOS", 3)
     paths = []
     for number in range(4):
         paths.append(tmp_path / f"{number}.png")
         coloured(number).save(paths[-1])
-    assert len(import_photos(paths[:2], tmp_path / "out", max_photos=3).accepted) == 2
-    report = import_photos(paths, tmp_path / "out", max_photos=3)
+    assert len(import_photos(paths[:2], tmp_path / "out").accepted) == 2
+    report = import_photos(paths, tmp_path / "out")
     assert [photo.id for photo in report.accepted] == [photo_id(coloured(number)) for number in range(3)]
     assert report.refused == [
         Refused("3.png", "the limit of 3 photos is reached. Leave others out to make room.")

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import save_file
 
+from dreamspace.config import RunConfig, save_datasets, subject_datasets
 from dreamspace.files import write_json
 from dreamspace.jobs.events import EventWriter, read_events
 from tests.hub.fake_hub import FakeHub
@@ -49,49 +50,25 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 def run_dir(tmp_path: Path) -> Path:
     """A run of 200 steps with images at 100 and 200, full of paths that must not leave the machine."""
     run = tmp_path / "workspace" / "runs" / "rex-1"
-    write_json(
-        run / "config.json",
-        {
-            "pretrained_model_name_or_path": "stabilityai/stable-diffusion-xl-base-1.0",
-            "learning_rate": 1e-4,
-            "lora_rank": 16,
-            "lora_alpha": None,
-            "max_train_steps": 200,
-            "train_batch_size": 2,
-            "seed": 42,
-            "token": "sks",
-            "class_word": "dog",
-        },
-    )
-    datasets = [
-        {
-            "id": "prior",
-            "instance_data_dir": "/priors",
-            "is_regularisation_data": True,
-            "instance_prompt": "a dog",
-        },
-        {
-            "id": "masks",
-            "instance_data_dir": "/masks",
-            "conditioning_type": "mask",
-            "instance_prompt": "mask",
-        },
-        {
-            "id": "rex",
-            "instance_data_dir": PHOTOS,
-            "instance_prompt": "a photo of sks dog",
-            "resolution": 1024,
-        },
-    ]
-    write_json(run / "multidatabackend.json", datasets)
+    RunConfig(
+        pretrained_model_name_or_path="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        learning_rate=1e-4,
+        max_train_steps=200,
+        validation_prompts=["a photo of a sks dog in the snow"],
+        token="sks",
+        class_word="dog",
+    ).save(run / "config.json")
+    prompt = "a photo of a sks dog"
+    datasets = subject_datasets(Path(PHOTOS), prompt, 512, Path("/priors"), "a photo of a dog")
+    save_datasets(datasets[::-1], run / "multidatabackend.json")
     write_adapter(run / "adapter" / "pytorch_lora_weights.safetensors")
     (run / "log.txt").write_text(f"reading {PHOTOS}")
     events = EventWriter(run)
     for step, weights in ((0, "base"), (100, "trained"), (200, "trained")):
-        for seed, prompt in ((1, "a photo of sks dog"), (2, "sks dog in the snow")):
+        for seed, sampled in enumerate((prompt, f"{prompt} in the snow"), 1):
             image = write_image(run / "validation" / f"step-{step:06d}" / f"{seed}.png", step + seed)
             path = image.relative_to(run)
-            events.write("sample", step=step, prompt=prompt, seed=seed, path=path, weights=weights)
+            events.write("sample", step=step, prompt=sampled, seed=seed, path=path, weights=weights)
     events.write("checkpoint", step=200, path="checkpoints/step-000200")
     events.write("done", step=200, path="adapter")
     events.close()

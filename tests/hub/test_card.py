@@ -23,9 +23,7 @@ HOSTILE = (
 )
 
 
-def card(
-    base: BaseModel = SDXL, prompt: str | None = "a photo of sks dog", samples=SAMPLES, **settings: str
-) -> str:
+def card(base: BaseModel = SDXL, prompt: str = "a photo of sks dog", samples=SAMPLES, **settings: str) -> str:
     return render_card("alice/rex", base, prompt, samples, settings or {"Steps": "200"})
 
 
@@ -77,13 +75,6 @@ def test_without_images_there_is_no_gallery_and_no_widget() -> None:
     text = card(samples=[])
     assert "<Gallery />" not in text
     assert "widget" not in front_matter(text)
-
-
-def test_without_an_instance_prompt_the_first_sample_stands_in_the_snippet() -> None:
-    text = card(prompt=None)
-    assert "instance_prompt" not in front_matter(text)
-    assert "## Prompt" not in text
-    assert 'pipeline("a photo of sks dog")' in snippet(text)
 
 
 def test_hostile_prompt_stays_inside_its_yaml_value() -> None:

@@ -31,7 +31,7 @@ def test_publish_makes_a_private_repository_of_exactly_the_allowed_files(
     assert repository.commits == ["Publish from Dreamspace\n"]
     assert (
         front_matter(repository.files["README.md"].content.decode())["instance_prompt"]
-        == "a photo of sks dog"
+        == "a photo of a sks dog"
     )
     assert hub.num_requests("xet" if mode == {} else "lfs") == 1
     assert repository.files[ADAPTER].size > 1_000_000
@@ -138,7 +138,7 @@ def test_published_adapter_and_card_load_back_from_the_hub(
     loaded = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
     )
-    assert loaded.stdout.split("\n")[:2] == ["stabilityai/stable-diffusion-xl-base-1.0", "[16, 20000]"]
+    assert loaded.stdout.split("\n")[:2] == ["stable-diffusion-v1-5/stable-diffusion-v1-5", "[16, 20000]"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ torch.manual_seed(1)
 {snippet}
 torch.manual_seed(1)
 pipeline.unload_lora_weights()
-pipeline("a photo of sks dog").images[0].save("base.png")
+pipeline("a photo of a sks dog").images[0].save("base.png")
 """
     # Several threads are slower at this size, and many times slower where other processes want the cores.
     environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf")}

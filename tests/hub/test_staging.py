@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 import dreamspace
 from dreamspace.files import read_json, write_json
-from dreamspace.hub.staging import copy_adapter, describe_base_model, instance_prompt, read_run, stage
+from dreamspace.hub.staging import copy_adapter, describe_base_model, read_run, stage
 from dreamspace.jobs.events import EventWriter
 from tests.hub.conftest import PHOTOS, write_adapter, write_image
 from tests.hub.fake_hub import front_matter
@@ -33,7 +33,7 @@ def test_only_adapter_card_and_newest_images_are_staged(run_dir: Path, tmp_path:
     with Image.open(tmp_path / "staging" / "images" / "1.png") as image:
         assert image.getpixel((0, 0)) == (202, 0, 0)
     widget = front_matter(files["README.md"].decode())["widget"]
-    assert [entry["text"] for entry in widget] == ["a photo of sks dog", "sks dog in the snow"]
+    assert [entry["text"] for entry in widget] == ["a photo of a sks dog", "a photo of a sks dog in the snow"]
 
 
 def test_nothing_staged_names_a_path_of_the_machine(run_dir: Path, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_nothing_staged_names_a_path_of_the_machine(run_dir: Path, tmp_path: Pat
         run_dir / "config.json", {**config, "pretrained_model_name_or_path": str(tmp_path / "models" / "x")}
     )
     everything = b"".join(staged(run_dir, tmp_path / "staging").values())
-    for path in (PHOTOS, str(tmp_path), "/priors", "/masks", str(Path.home()) + "/"):
+    for path in (PHOTOS, str(tmp_path), "/priors", str(Path.home()) + "/"):
         assert path.encode() not in everything
 
 
@@ -50,24 +50,39 @@ def test_settings_come_from_the_subject_dataset_and_the_config(run_dir: Path, tm
     card = staged(run_dir, tmp_path / "staging")["README.md"].decode()
     rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")][2:]
     assert {label.removeprefix("| "): value.removesuffix(" |") for label, value in rows} == {
-        "Base model": "stabilityai/stable-diffusion-xl-base-1.0",
+        "Base model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "Steps": "200",
-        "Resolution": "1024 px",
+        "Resolution": "512 px",
         "Batch size": "2",
+        "Gradient accumulation": "1",
         "Learning rate": "0.0001",
+        "Learning rate schedule": "constant",
         "LoRA rank": "16",
+        "Mixed precision": "no",
         "Seed": "42",
         "Prior preservation": "yes",
         "Dreamspace": dreamspace.__version__,
     }
 
 
-def test_instance_prompt_is_the_subjects_else_made_of_token_and_class_word(run_dir: Path) -> None:
-    assert instance_prompt(read_run(run_dir)) == "a photo of sks dog"
-    write_json(run_dir / "multidatabackend.json", [{"id": "rex", "instance_prompt": ["sks", "the sks dog"]}])
-    assert instance_prompt(read_run(run_dir)) == "sks"
-    write_json(run_dir / "multidatabackend.json", [{"id": "rex", "caption_strategy": "textfile"}])
-    assert instance_prompt(read_run(run_dir)) == "a photo of sks dog"
+def test_card_names_a_caption_that_was_trained(run_dir: Path, tmp_path: Path) -> None:
+    datasets = read_json(run_dir / "multidatabackend.json")
+    datasets[1]["instance_prompt"] = ["sks in a park", "sks"]
+    write_json(run_dir / "multidatabackend.json", [{**datasets[1], "id": "off", "disabled": True}, *datasets])
+    card = staged(run_dir, tmp_path / "staging")["README.md"].decode()
+    assert front_matter(card)["instance_prompt"] == "sks in a park"
+    assert "Write **sks in a park** where the subject is to appear." in card
+
+
+def test_a_run_that_could_not_be_trained_is_refused(run_dir: Path) -> None:
+    config = read_json(run_dir / "config.json")
+    write_json(run_dir / "config.json", {**config, "lora_rnk": 4})
+    with pytest.raises(ValueError, match="there is no key 'lora_rnk'"):
+        read_run(run_dir)
+    write_json(run_dir / "config.json", config)
+    write_json(run_dir / "multidatabackend.json", [{"id": "rex"}])
+    with pytest.raises(ValueError, match="the key 'instance_data_dir' is missing"):
+        read_run(run_dir)
 
 
 def test_trained_image_is_taken_before_the_ema_image_and_the_later_before_the_earlier(run_dir: Path) -> None:
@@ -142,30 +157,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "/models/sdxl",
-        "../models/sdxl",
-        "./sdxl",
-        "~/sdxl",
-        "C:\\models\\sdxl",
-        "a/b/c",
-        "models/x.safetensors",
-    ],
+    "name", ["/models/sdxl", "../models/sdxl", "./sdxl", "~/sdxl", "C:\\models\\sdxl", "a/b/c"]
 )
-def test_a_path_is_never_shown_as_base_model(tmp_path: Path, name: str) -> None:
-    base = describe_base_model(name, tmp_path)
+def test_a_path_is_never_shown_as_base_model(name: str) -> None:
+    base = describe_base_model(name)
     assert base.hub_id is None
     assert base.name == "a model from a local folder"
 
 
-def test_base_model_names(tmp_path: Path) -> None:
-    assert (
-        describe_base_model("runwayml/stable-diffusion-v1-5", tmp_path).hub_id
-        == "runwayml/stable-diffusion-v1-5"
-    )
-    (tmp_path / "models" / "sdxl").mkdir(parents=True)
-    assert describe_base_model("models/sdxl", tmp_path).hub_id is None
-    mini = Path(dreamspace.__file__).parent / "mini" / "weights"
-    assert describe_base_model("mini", tmp_path) == describe_base_model(str(mini), tmp_path)
-    assert "mini model" in describe_base_model("mini", tmp_path).name
+def test_base_model_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "runwayml/stable-diffusion-v1-5"
+    assert describe_base_model(name).hub_id == name
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert describe_base_model(name).hub_id is None
+    assert describe_base_model("mini").hub_id is None
+    assert "mini model" in describe_base_model("mini").name

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tiny_runs import change, draw_photos
 
 from dreamspace.config import DatasetConfig, RunConfig, load_datasets, load_preset
-from dreamspace.jobs.new_run import write_run
+from dreamspace.data.samples import read_samples
+from dreamspace.jobs.new_run import copy_run, prior_folder, write_run
+from dreamspace.jobs.workspace import Workspace
 
 
 def new_run(tmp_path: Path, **options: Any) -> tuple[RunConfig, list[DatasetConfig]]:
@@ -40,6 +43,71 @@ def test_whichever_are_fewer_are_repeated(tmp_path: Path) -> None:
     assert (subject.repeats, prior.repeats) == (3, 0), "6 photos, 4 times, against 25 class images"
     assert prior.is_regularisation_data
     assert prior.instance_prompts == ["a photo of a dog"]
+
+
+def test_images_of_earlier_runs_do_not_tip_the_balance(tmp_path: Path) -> None:
+    prior_dir = draw_photos(tmp_path / "prior", 20)
+    options = {"num_class_images": 4, "prior_dir": prior_dir, "settings": ["num_class_images=6"]}
+    config, (subject, prior) = new_run(tmp_path, **options)
+    assert (config.num_class_images, subject.repeats, prior.repeats) == (6, 0, 0), "settings decide"
+    assert len(read_samples(prior, 16)[0]) == 6
+
+
+def test_class_images_that_a_setting_takes_back_leave_no_folder(tmp_path: Path) -> None:
+    options = {"num_class_images": 4, "prior_dir": tmp_path / "prior", "settings": ["num_class_images=0"]}
+    config, datasets = new_run(tmp_path, **options)
+    assert config.num_class_images == 0
+    assert [dataset.id for dataset in datasets] == ["subject"]
+    assert not (tmp_path / "prior").exists()
+
+
+TOKEN = "hf_canaryTokenThatMustNeverBeSeen42"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"token": TOKEN},
+        {"class_word": TOKEN, "num_class_images": 2},
+        {"settings": [f"validation_negative_prompt={TOKEN}"]},
+    ],
+)
+def test_access_token_never_reaches_the_disk(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="The settings of run hold an access token") as caught:
+        new_run(tmp_path, **{"prior_dir": tmp_path / "priors" / TOKEN} | options)
+    assert TOKEN not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"], "not even a folder was made"
+
+
+def test_access_token_of_a_dataset_is_not_copied(files: Path, tmp_path: Path) -> None:
+    change(files / "multidatabackend.json", instance_prompt=TOKEN)
+    with pytest.raises(ValueError, match="hold an access token"):
+        copy_run(tmp_path / "run", files / "config.json", files / "multidatabackend.json", [])
+    assert not (tmp_path / "run").exists()
+
+
+def test_model_folder_becomes_absolute(
+    files: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model.parent)
+    change(files / "config.json", pretrained_model_name_or_path=tiny_model.name)
+    config = copy_run(tmp_path / "run", files / "config.json", files / "multidatabackend.json", [])
+    assert config.pretrained_model_name_or_path == str(tiny_model)
+
+
+def test_prior_folder_is_of_one_model_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    workspace = Workspace(tmp_path / "workspace")
+    for folder in ("x/sd", "y/sd", "mini"):
+        (tmp_path / folder).mkdir(parents=True)
+    models = ["mini", "a/sd", "b/sd", "a-sd/sd", "a/sd.1", "x/sd", "y/sd", ".."]
+    folders = [prior_folder(workspace, model, "hot dog") for model in models]
+    assert len(set(folders)) == len(models)
+    assert folders[:2] == [workspace.priors / "mini" / "hot-dog", workspace.priors / "a--sd" / "hot-dog"]
+    assert folders[5].parent.name.startswith("sd-")
+    assert prior_folder(workspace, str(tmp_path / "x" / "sd"), "hot dog") == folders[5]
+    assert {folder.resolve().parents[1] for folder in folders} == {workspace.priors}
+    assert prior_folder(workspace, "a/sd", "../..").resolve().is_relative_to(workspace.priors / "a--sd")
 
 
 def test_nothing_that_says_what_the_subject_is_is_refused(tmp_path: Path) -> None:

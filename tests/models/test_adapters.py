@@ -8,12 +8,13 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamspace.models.adapters import WEIGHTS_NAME, Adapter, add_lora, load_into_pipeline
+from dreamspace.models.adapters import Adapter, add_lora, load_into_pipeline
 from dreamspace.models.base import BaseModel
+from dreamspace.run_folder import WEIGHTS_NAME
 
 
 def denoiser(model: BaseModel) -> UNet2DConditionModel:
-    return model.family.load_denoiser(model.folder, model.device, torch.float32)
+    return model.family.load_denoiser(model.folder, model.device)
 
 
 def with_adapter(model: BaseModel, *, rank: int = 4, strength: float = 0.2, dropout: float = 0.0) -> Adapter:
@@ -85,8 +86,6 @@ def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -
         assert torch.equal(parameter, saved)
         assert parameter.requires_grad
     assert torch.equal(predict(model, fresh.denoiser), predict(model, adapter.denoiser))
-    norm = torch.cat([parameter.flatten() for parameter in adapter.parameters]).norm()
-    torch.testing.assert_close(fresh.norm(), norm)
 
 
 def test_weights_of_another_rank_are_refused(model: BaseModel, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The `generate` job: the run's own images again, from the run, a checkpoint, or the adapter's folder."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,14 +76,18 @@ def test_base_model_alone_draws_the_image_before_training(finished_run: Path, ti
     assert grey_levels_apart(Image.open(job_dir / "images/0.png"), validation(finished_run, 0)) < 0.1
 
 
-def test_run_draws_on_when_its_photos_are_gone(finished_run: Path, tmp_path: Path) -> None:
+def test_run_draws_on_when_its_photos_are_gone_at_the_size_of_what_was_trained(
+    finished_run: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("config.json", "adapter"):
         (copy / name).symlink_to(finished_run / name)
-    datasets = (finished_run / "multidatabackend.json").read_text()
-    (copy / "multidatabackend.json").write_text(datasets.replace("photos", "gone"))
+    datasets = json.loads((finished_run / "multidatabackend.json").read_text().replace("photos", "gone"))
+    never = {**datasets[0], "id": "never", "probability": 0, "resolution": 32}
+    (copy / "multidatabackend.json").write_text(json.dumps([never, *datasets]))
     job_dir = Workspace().new_job_dir("generate")
     arguments = {"run_dir": str(copy), "prompts": ["x"], "seed": 0}
     generate(job_dir, arguments, EventWriter(job_dir))
     assert events_of(job_dir, "done")
+    assert Image.open(job_dir / "images" / "0.png").size == (64, 64)

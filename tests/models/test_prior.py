@@ -2,17 +2,24 @@
 
 from pathlib import Path
 
+import pytest
 from tiny_runs import draw_photos
 
+from dreamspace.config import DatasetConfig
+from dreamspace.data.samples import read_samples
 from dreamspace.jobs.control import request
 from dreamspace.jobs.events import EventWriter, read_events
+from dreamspace.models import class_images
 from dreamspace.models.base import BaseModel
 from dreamspace.models.class_images import draw_class_images
 from dreamspace.models.prior import prior
-from dreamspace.models.sampling import SamplingSettings
 
-SETTINGS = SamplingSettings(64, 64, num_inference_steps=2, guidance_scale=3.0)
 PROMPTS = ["a photo of a dog", "a dog"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_images, "NUM_INFERENCE_STEPS", 2)
 
 
 def draw(
@@ -25,11 +32,10 @@ def draw(
         model,
         PROMPTS,
         count,
-        seed,
         folder,
-        SETTINGS,
         lambda done, total: progress.append((done, total)),
         lambda: len(progress) > max_batches,
+        seed,
     )
     return progress
 
@@ -57,11 +63,32 @@ def test_call_that_was_cut_off_goes_on_where_it_was(model: BaseModel, tmp_path: 
     assert draw(model, tmp_path / "cut") == [], "nothing is loaded for nothing"
 
 
-def test_photos_that_are_there_count(model: BaseModel, tmp_path: Path) -> None:
+def test_own_photos_count_and_come_first(model: BaseModel, tmp_path: Path) -> None:
     folder = draw_photos(tmp_path / "classes", 4)
+    (folder / "00.png").rename(folder / "your dog.png")
+    own = set(images(folder))
     assert draw(model, folder) == [(4, 6), (6, 6)]
     assert len(images(folder)) == 6
     assert draw(model, folder, count=3) == []
+    assert {path.name for path in first(folder, 4)} == own
+
+
+def test_fewer_images_are_the_first_of_more_whatever_was_drawn_before(
+    model: BaseModel, tmp_path: Path
+) -> None:
+    draw(model, tmp_path / "few", count=3)
+    draw(model, tmp_path / "many", count=6)
+    assert draw(model, tmp_path / "many", count=3) == []
+    planned = [path.read_bytes() for path in first(tmp_path / "many", 3)]
+    assert planned == list(images(tmp_path / "few").values())
+
+
+def first(folder: Path, count: int) -> list[Path]:
+    """The photos that a training with so many class images takes."""
+    dataset = DatasetConfig(
+        id="prior", instance_data_dir=folder, instance_prompt="x", resolution=64, max_num_samples=count
+    )
+    return [sample.path for sample in read_samples(dataset, 16)[0]]
 
 
 def test_prior_job_ends_with_done_or_stopped(tiny_model: Path, tmp_path: Path) -> None:

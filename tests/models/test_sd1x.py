@@ -26,7 +26,7 @@ def stock(model: BaseModel) -> StableDiffusionPipeline:
 
 @pytest.fixture
 def ours(model: BaseModel) -> StableDiffusionPipeline:
-    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    denoiser = model.family.load_denoiser(model.folder, model.device)
     return model.family.pipeline(model.folder, denoiser, model.family.load_vae(model.folder, model.device))
 
 
@@ -80,7 +80,7 @@ def test_predict_equals_the_call_inside_the_stock_pipeline(
     stock.unet.forward = captured
     stock("a cat", width=64, height=64, num_inference_steps=3, generator=torch.Generator().manual_seed(0))
     assert len(calls) == 3
-    denoiser = model.family.load_denoiser(model.folder, model.device, torch.float32)
+    denoiser = model.family.load_denoiser(model.folder, model.device)
     for latents, timestep, prompt_embeds, expected in calls:
         timesteps = timestep.expand(len(latents))
         with torch.no_grad():

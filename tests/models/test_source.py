@@ -4,8 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+import httpx2
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.models.base import open_model
@@ -13,24 +16,37 @@ from dreamspace.models.source import fingerprint, model_folder, part_config
 
 
 def test_names_of_models(tiny_model: Path) -> None:
-    assert model_folder("mini") == MODEL_FOLDER
-    assert model_folder(str(tiny_model)) == tiny_model
+    assert model_folder("mini", ()) == MODEL_FOLDER
+    assert model_folder(str(tiny_model), ()) == tiny_model
 
 
 @pytest.mark.parametrize("name", ["minni", "a/b/c", "./nowhere", "~/nowhere", "", "/nowhere"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^There is no model .*Give 'mini', an existing folder, or"):
-        model_folder(name)
+        model_folder(name, ())
 
 
 def test_misspelt_mini_is_named() -> None:
     with pytest.raises(ValueError, match="Did you mean 'mini'"):
-        model_folder("minni")
+        model_folder("minni", ())
 
 
 def test_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a model folder: it holds no model_index\.json"):
-        model_folder(str(tmp_path))
+        model_folder(str(tmp_path), ())
+
+
+@pytest.mark.parametrize("error", [GatedRepoError, RepositoryNotFoundError])
+def test_model_that_needs_a_token_names_both_ways_to_give_one(
+    error: type[HfHubHTTPError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(hub_id: str, allow_patterns: list[str]) -> None:
+        request = httpx2.Request("GET", "https://huggingface.co")
+        raise error("refused", response=httpx2.Response(401, request=request))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ValueError, match=r"run `hf auth login`, or set HF_TOKEN for the command\.$"):
+        model_folder("owner/name", ())
 
 
 def test_unknown_family_names_the_nearest(tiny_model: Path, tmp_path: Path) -> None:

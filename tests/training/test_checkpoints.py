@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from dreamspace.run_folder import checkpoint_folder
 from dreamspace.training.checkpoints import (
-    checkpoint_folder,
     flatten_state,
     load_modules,
     load_optimizer,

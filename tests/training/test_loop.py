@@ -73,7 +73,7 @@ def test_class_images_cost_nothing_at_the_start_and_subject_rows_keep_their_grad
     step = new_step(train_batch_size=8, gradient_accumulation_steps=1, snr_gamma=None)
     batch = step.batch(0, 0)
     assert batch.uses_base_target.sum() == 4
-    losses = step.losses(batch)
+    losses, _ = step.losses(batch)
     assert losses[batch.uses_base_target].max() < 1e-9, "a new adapter is the identity"
     assert losses[~batch.uses_base_target].min() > 0.1
     losses.sum().backward()
@@ -88,7 +88,7 @@ def test_class_images_cost_nothing_at_the_start_and_subject_rows_keep_their_grad
         conditioning={name: value[subject] for name, value in batch.conditioning.items()},
         uses_base_target=batch.uses_base_target[subject],
     )
-    step.losses(alone).sum().backward()
+    step.losses(alone)[0].sum().backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in step.adapter.parameters])
     assert expected.norm() > 1e-3
     assert (together - expected).norm() / expected.norm() < 1e-4
@@ -102,7 +102,7 @@ def test_trained_adapter_pays_for_what_it_changes_on_class_images(new_step: NewS
         trained = step.family.predict(step.denoiser, noisy, batch.timesteps, batch.conditioning)
         with step.adapter.off():
             base = step.family.predict(step.denoiser, noisy, batch.timesteps, batch.conditioning)
-        losses = step.losses(batch)
+        losses, weights = step.losses(batch)
     is_prior = batch.uses_base_target
     expected = torch.where(
         is_prior,
@@ -111,6 +111,20 @@ def test_trained_adapter_pays_for_what_it_changes_on_class_images(new_step: NewS
     )
     assert expected[is_prior].min() > 1e-4
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-8)
+    assert torch.equal(weights, torch.ones(8))
+
+
+def test_min_snr_weighs_the_loss_that_is_minimised_and_not_the_means_that_are_reported(
+    new_step: NewStep,
+) -> None:
+    settings = {"adapter_strength": 0.1, "train_batch_size": 8, "gradient_accumulation_steps": 1}
+    plain = new_step(**settings, snr_gamma=None).backward(0)
+    step = new_step(**settings, snr_gamma=1.0)
+    weighted = step.backward(0)
+    torch.testing.assert_close(weighted[1:], plain[1:])
+    losses, weights = step.losses(step.batch(0, 0))
+    torch.testing.assert_close(weighted[0], (losses * weights).mean())
+    assert weighted[0] < 0.8 * plain[0]
 
 
 @pytest.mark.parametrize("with_prior", [True, False])

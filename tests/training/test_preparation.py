@@ -116,7 +116,6 @@ def test_repeats_and_class_images_make_the_mixture(
     assert training_set.plan.epoch_rows == 4 * 3 + 4
     assert training_set.plan.mixture(16) == {"subject": 0.75, "prior": 0.25}
     assert training_set.num_samples(uses_base_target=True) == 4
-    assert training_set.size_px == (64, 64)
 
 
 def test_different_resolutions_are_refused(
@@ -146,30 +145,54 @@ def test_validation_prompts_begin_with_the_instance_prompt_and_come_once(photos:
     datasets = [prior(photos), subject(photos, instance_prompt=["by hand", "second"])]
     folder = Path("mini")
     further = {"validation_prompts": ["a cat", INSTANCE_PROMPT, "a cat"]}
-    assert validation_prompts(tiny_config(folder, **further), datasets) == [INSTANCE_PROMPT, "a cat"]
-    without_words = tiny_config(folder, token=None, class_word=None, validation_prompts=[])
-    assert validation_prompts(without_words, datasets) == ["by hand"]
+    assert validation_prompts(tiny_config(folder, **further), [subject(photos)]) == [INSTANCE_PROMPT, "a cat"]
+    by_hand = tiny_config(folder, validation_prompts=[])
+    assert validation_prompts(by_hand, datasets) == ["by hand"], "what is trained, whatever the words are"
     given = tiny_config(folder, validation_prompt="mine", validation_prompts=["mine"])
     assert validation_prompts(given, datasets) == ["mine"]
 
 
 def fill(model: BaseModel, datasets: list[DatasetConfig], job_dir: Path, **settings) -> None:
     config = tiny_config(model.folder, **settings)
-    fill_class_folder(config, datasets, model, 64, EventWriter(job_dir), lambda: False)
+    fill_class_folder(config, datasets, model, job_dir / "priors", EventWriter(job_dir), lambda: False)
 
 
 def test_class_images_fill_up_what_the_user_brought(model: BaseModel, photos: Path, tmp_path: Path) -> None:
-    folder = draw_photos(tmp_path / "classes", 2)
+    folder = draw_photos(tmp_path / "priors" / "classes", 2)
     os.rename(folder / "00.png", folder / f"{'ab' * 8}.png")  # named by content, as the app names uploads
     (folder / "notes.txt").write_text("no image")
     own = sorted(folder.glob("*.png"))
     fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=3)
     assert len(list(folder.glob("*.png"))) == 3
     assert set(own) < set(folder.glob("*.png"))
-    fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=3, seed=7)
+    other = {"seed": 7, "validation_num_inference_steps": 3, "validation_guidance": 1, "num_class_images": 3}
+    fill(model, [subject(photos), prior(folder)], tmp_path, **other)
     assert len(list(folder.glob("*.png"))) == 3, "another run shares them"
     stages = [e["message"] for e in read_events(tmp_path / "events.jsonl")[0] if e["kind"] == "stage"]
     assert stages == ["Drawing class images: 2 of 3.", "Drawing class images: 3 of 3."]
+
+
+def test_class_images_do_not_follow_the_settings_of_the_run(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
+    drawn = []
+    for name, steps in (("one", 1), ("two", 2)):
+        folder = tmp_path / "priors" / name
+        folder.mkdir(parents=True)
+        settings = {"validation_num_inference_steps": steps, "seed": steps}
+        fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=1, **settings)
+        (image,) = folder.iterdir()
+        drawn.append((image.name, image.read_bytes()))
+    assert drawn[0] == drawn[1]
+
+
+def test_folder_of_the_user_is_only_read(model: BaseModel, photos: Path, tmp_path: Path) -> None:
+    folder = draw_photos(tmp_path / "mine", 2)
+    sentence = r"num_class_images is 3, but .*mine holds 2 photos, .* or set num_class_images to 2\."
+    with pytest.raises(ValueError, match=sentence):
+        fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=3)
+    fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=2)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_class_images_without_a_dataset_for_them_are_refused(

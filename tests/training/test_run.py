@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ import tiny_runs
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
-from tiny_runs import draw_photos, events_of, train_here, write_run_folder
+from tiny_runs import change, draw_photos, events_of, train_here, write_run_folder
 
 from dreamspace.jobs.control import request
-from dreamspace.models.adapters import WEIGHTS_NAME
 from dreamspace.models.sd1x import StableDiffusion1
+from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.training import run as run_module
 from dreamspace.training.checkpoints import save_optimizer
 
@@ -132,13 +133,44 @@ def test_disk_that_fills_up_keeps_the_checkpoints_before(
     assert train_here(run_dir, resume=True)[-1]["kind"] == "done"
 
 
-def test_requests_to_save_and_to_sample_are_obeyed(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"validation_disable": False})
+@pytest.mark.parametrize(("step", "saved"), [(1, [1, 2, 4]), (2, [2, 4])], ids=["between", "when due"])
+def test_requests_to_save_and_to_sample_are_obeyed_once(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, step: int, saved: list[int]
+) -> None:
+    change(run_dir / "config.json", validation_disable=False, validation_step_interval=2)
+    take_step = run_module.TrainingStep.__call__
+
+    def ask(training_step: run_module.TrainingStep, index: int, learning_rate: float) -> Any:
+        if index + 1 == step:
+            request(run_dir, "save")
+            request(run_dir, "sample")
+        return take_step(training_step, index, learning_rate)
+
+    monkeypatch.setattr(run_module.TrainingStep, "__call__", ask)
+    events = train_here(run_dir)
+    assert [event["step"] for event in events if event["kind"] == "checkpoint"] == saved
+    assert [event["step"] for event in events if event["kind"] == "sample"] == [0, *saved]
+    stages = [event["name"] for event in events if event["kind"] == "stage"]
+    assert stages[-3:] == ["training", "validating", "saving"]
+    steps = [event["step"] for event in events if event["kind"] in ("loss", "checkpoint")]
+    assert steps == sorted(steps), "what is asked for comes after the losses up to it"
+
+
+def test_ranks_agree_on_all_requests_by_one_reduction(tmp_path: Path) -> None:
+    reduced = []
+
+    def reduce(flags: torch.Tensor, how: str) -> torch.Tensor:
+        reduced.append(flags.tolist())
+        return flags + torch.tensor([1, 0, 0])  # as if another rank were the main process
+
+    ranks = SimpleNamespace(is_main_process=True, num_processes=2, device="cpu", reduce=reduce)
     request(tmp_path, "save")
+    assert run_module.consume_requests(ranks, tmp_path) == {"stop", "save"}
+    assert reduced == [[0, 0, 1]]
+    alone = SimpleNamespace(is_main_process=True, num_processes=1)
     request(tmp_path, "sample")
-    events = train_here(tmp_path)
-    assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [1, 2, 4]
-    assert [event["step"] for event in events if event["kind"] == "sample"] == [0, 1, 4]
+    assert run_module.consume_requests(alone, tmp_path) == {"sample"}
+    assert run_module.consume_requests(alone, tmp_path) == set()
 
 
 def test_request_to_stop_saves_and_the_run_can_be_resumed(run_dir: Path) -> None:

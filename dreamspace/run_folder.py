@@ -1,0 +1,21 @@
+"""Names in a run's folder, which both sides of the process border know."""
+
+from pathlib import Path
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+"""The file of an adapter in its folder, as diffusers names it."""
+
+
+def step_name(step: int) -> str:
+    """The name of what belongs to a step: "step-000200"."""
+    return f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a folder named by `step_name` belongs to."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies; the folder is there whole or not at all."""
+    return run_dir / "checkpoints" / step_name(step)
