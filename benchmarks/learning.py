@@ -1,6 +1,6 @@
 """What a subject's training teaches and what it costs, on sample subjects whose truth is known.
 
-    python benchmarks/learning.py --out docs
+    python -m benchmarks.learning --out docs
 
 Trains every combination of subject, seed and prior by the real `train` command, draws held-out scenes
 with the base model and with each checkpoint, and writes `learning.md` (the table), `learning.json` and

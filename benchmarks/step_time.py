@@ -1,8 +1,8 @@
 """Time and memory of our training step against a bare PyTorch loop over the same modules.
 
-    python benchmarks/step_time.py             a table of ratios, both interleaved in one run
-    python benchmarks/step_time.py --start-up  seconds from the `train` command to the first finished step
-    python benchmarks/step_time.py --memory    peak memory of a training against the bare loop's
+    python -m benchmarks.step_time             a table of ratios, both interleaved in one run
+    python -m benchmarks.step_time --start-up  seconds from the `train` command to the first finished step
+    python -m benchmarks.step_time --memory    peak memory of a training against the bare loop's
 
 Only ratios mean anything: these are medians of the same machine in the same minutes.
 """

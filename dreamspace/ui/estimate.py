@@ -1,5 +1,6 @@
 """How long a run will take, by a rule that fits into one sentence and is shown with the figure."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from dreamspace.ui.history import History
 # Measured with mini on two CPU cores; a machine that has trained before is judged by that.
 SECONDS_PER_ROW = 0.06
 SECONDS_PER_DENOISING_STEP = 0.05
-START_SECONDS = 15.0
+LOAD_AND_SAVE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def estimate(
     prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class"))
     rounds = 1
     if seconds_per_row is None:  # A measured speed has the images between the steps in it.
-        rounds += config.max_train_steps // config.validation_step_interval
+        rounds += math.ceil(config.max_train_steps / config.validation_step_interval)
     num_images = 0 if config.validation_disable else prompts * rounds
     num_images += max(0, config.num_class_images - num_ready_class_images)
-    seconds = START_SECONDS + config.max_train_steps * per_step + num_images * per_image
+    seconds = LOAD_AND_SAVE_SECONDS + config.max_train_steps * per_step + num_images * per_image
     return Estimate(
         seconds, config.max_train_steps, per_step, num_images, per_image, seconds_per_row is not None
     )

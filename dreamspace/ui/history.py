@@ -1,14 +1,11 @@
 """The events of a job, folded into what the page shows, read on from where the last look ended."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, Event, read_events
-
-_MAX_HISTORIES = 32
 
 
 @dataclass
@@ -87,25 +84,24 @@ class History:
 
 
 class Histories:
-    """The histories of the jobs that were looked at last; what is lost here is read again from disk."""
+    """The histories of all jobs that were looked at; what is lost here is read again from disk."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Path, tuple[History, int]] = OrderedDict()
+        # Without a bound: a page looks at every run, and what it dropped would be parsed again at each tick.
+        self._entries: dict[Path, tuple[History, int]] = {}
         self._lock = threading.Lock()
 
     def of(self, job_dir: Path) -> History:
         """The job's history up to its last complete event."""
         path = Path(job_dir) / EVENTS_FILE
         with self._lock:
-            history, offset = self._entries.pop(path, (History(), 0))
+            history, offset = self._entries.get(path, (History(), 0))
             if offset > _size(path):  # The folder was made anew under the same name.
                 history, offset = History(), 0
             events, offset = read_events(path, offset)
             if events:  # Another visitor's thread may still read the former one.
                 history = history.with_events(events)
             self._entries[path] = history, offset
-            while len(self._entries) > _MAX_HISTORIES:
-                self._entries.popitem(last=False)
             return history
 
 

@@ -10,8 +10,8 @@ from dreamspace.ui.guide import Guide
 _DELETE_CACHE_SECONDS = (3600, 86_400)
 
 
-def build_page(workspace: Workspace) -> gr.Blocks:
-    """The Blocks of the app."""
+def build_page(workspace: Workspace, is_local: bool) -> gr.Blocks:
+    """The Blocks of the app; `is_local` says whether only this machine can reach it."""
     with gr.Blocks(title="Dreamspace", analytics_enabled=False, delete_cache=_DELETE_CACHE_SECONDS) as demo:
         guide = Guide(workspace, gr.Textbox(visible="hidden", elem_id="address"))
         with gr.Row(elem_id="frame"):
@@ -19,12 +19,12 @@ def build_page(workspace: Workspace) -> gr.Blocks:
                 overview.build_side(guide)
             with gr.Column(elem_id="main", min_width=0):
                 overview.build_heading(guide)
-                walkthrough = _build_steps(guide)
+                walkthrough = _build_steps(guide, is_local)
         guide.wire(demo, walkthrough)
     return demo
 
 
-def _build_steps(guide: Guide) -> gr.Walkthrough:
+def _build_steps(guide: Guide, is_local: bool) -> gr.Walkthrough:
     with gr.Walkthrough(selected=0, elem_id="guide") as walkthrough:
         with gr.Step("Photos", id=0):
             class_word, token = photos_step.build(guide)
@@ -35,5 +35,5 @@ def _build_steps(guide: Guide) -> gr.Walkthrough:
         with gr.Step("Result", id=3):
             result_step.build(guide)
         with gr.Step("Publish", id=4):
-            publish_step.build(guide)
+            publish_step.build(guide, lends_token=is_local)
     return walkthrough

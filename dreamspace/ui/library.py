@@ -4,19 +4,20 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dreamspace.config import DatasetConfig, RunConfig, parse_dataset
+from dreamspace.config import DatasetConfig, RunConfig, parse_dataset, subject_dataset, subject_prompt
 from dreamspace.data.photos import ImportReport, import_photos
 from dreamspace.files import read_json, write_json
 from dreamspace.jobs.events import EVENTS_FILE
 from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job
+from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import JobStatus, Workspace, job_status
 from dreamspace.mini.subjects import SUBJECTS, write_photos
-from dreamspace.ui.media import ADAPTER_FILE
+from dreamspace.run_folder import WEIGHTS_NAME, step_of
 
 CONFIG_FILE = "config.json"
 DATASETS_FILE = "multidatabackend.json"
@@ -42,7 +43,8 @@ class Subject:
         return cls(subject_dir, **read_json(path)) if path.exists() else cls(subject_dir)
 
     def write(self) -> None:
-        """Write `subject.json`."""
+        """Write `subject.json`; ValueError if a word is an access token, pasted into the wrong field."""
+        refuse_tokens(f"{self.class_word}\n{self.token}", "The words for the subject")
         values = {"class_word": self.class_word, "token": self.token, "sample": self.sample}
         write_json(self.dir / "subject.json", values)
 
@@ -84,30 +86,33 @@ class Run:
     @property
     def has_adapter(self) -> bool:
         """Whether the final adapter was saved."""
-        return (self.dir / "adapter" / ADAPTER_FILE).is_file()
+        return (self.dir / "adapter" / WEIGHTS_NAME).is_file()
 
     @property
-    def photos_dir(self) -> Path | None:
-        """The folder of the subject's photos; None if the run has no such dataset any more."""
-        return next((d.instance_data_dir for d in self.datasets if not d.is_regularisation_data), None)
+    def prompt(self) -> str:
+        """The prompt that calls the subject, such as "a photo of a sks dog"."""
+        return subject_prompt(self.config, list(self.datasets))
+
+    @property
+    def photos_dir(self) -> Path:
+        """The folder of the subject's photos."""
+        return subject_dataset(list(self.datasets)).instance_data_dir
 
     def subject_dir(self, workspace: Workspace) -> Path | None:
         """The subject in the workspace whose photos the run learns from; None if they lie elsewhere."""
         photos_dir = self.photos_dir
-        if (
-            photos_dir is None
-            or photos_dir.name != "photos"
-            or photos_dir.parent.parent != workspace.subjects
-        ):
+        if photos_dir.name != "photos" or photos_dir.parent.parent != workspace.subjects:
             return None
         return photos_dir.parent if photos_dir.is_dir() else None
 
 
-@lru_cache(maxsize=256)
+# These are kept without a bound: a page asks for all of them at each tick.
+@cache
 def _run_settings(run_dir: Path, *stamp: int) -> tuple[RunConfig, tuple[DatasetConfig, ...]]:
     """The two settings files; `stamp` is their age, so that a changed file is read again."""
     # Not `load_datasets`: a run whose photos were moved away is still worth looking at.
     datasets = [parse_dataset(entry, source=DATASETS_FILE) for entry in read_json(run_dir / DATASETS_FILE)]
+    subject_dataset(datasets, source=DATASETS_FILE)
     return RunConfig.load(run_dir / CONFIG_FILE), tuple(datasets)
 
 
@@ -117,7 +122,7 @@ def current_status(job_dir: Path) -> JobStatus:
     return _ended_status(job_dir, stamp) if (job_dir / ENDED_FILE).exists() else job_status(job_dir)
 
 
-@lru_cache(maxsize=256)
+@cache
 def _ended_status(job_dir: Path, stamp: tuple[int, ...]) -> JobStatus:
     return job_status(job_dir)
 
@@ -166,34 +171,44 @@ def add_photos(
         on_progress: see `import_photos`.
 
     Returns:
-        The subject's folder, None if it would be new and no photo was accepted; and what became of each file.
+        The subject's folder, a new one only if a photo came in; and what became of each file.
     """
-    is_new = subject_dir is None
-    target = workspace.new_subject_dir("subject") if is_new else editable(workspace, subject_dir)
-    report = import_photos(paths, target / "photos", on_progress=on_progress)
-    if is_new and not report.accepted:
-        shutil.rmtree(target)
-        return None, report
+    if subject_dir is not None and not _is_learned_from(workspace, subject_dir):
+        return subject_dir, import_photos(paths, subject_dir / "photos", on_progress=on_progress)
+    # In a folder that no list shows, until it is known whether anything comes of it.
+    with TemporaryDirectory(dir=workspace.cache) as folder:
+        draft = Path(folder) / "subject"
+        if subject_dir is not None:
+            shutil.copytree(subject_dir, draft)
+        num_before = len(Subject(draft).photos)
+        report = import_photos(paths, draft / "photos", on_progress=on_progress)
+        if len(Subject(draft).photos) == num_before:
+            return subject_dir, report
+        target = workspace.new_subject_dir(Subject.read(draft).class_word or "subject")
+        os.replace(draft, target)
     return target, report
 
 
 def remove_photo(workspace: Workspace, subject_dir: Path, photo_id: str) -> Path:
-    """Remove one photo; returns the subject's folder, a new one where a run depends on the photos."""
-    target = editable(workspace, subject_dir)
-    chosen = [path for path in Subject.read(target).photos if path.stem == photo_id]
-    for path in chosen:
-        path.unlink()
-    return target
+    """Remove one photo; returns the subject's folder, a new one where a run depends on the photos.
 
-
-def editable(workspace: Workspace, subject_dir: Path) -> Path:
-    """The subject itself, or a copy of it if a run learns from its photos: a run's data must not change."""
-    if all(run.subject_dir(workspace) != subject_dir for run in list_all_runs(workspace)):
-        return subject_dir
+    An unknown photo changes nothing.
+    """
     subject = Subject.read(subject_dir)
-    target = workspace.new_subject_dir(subject.class_word or "subject")
-    shutil.copytree(subject_dir, target, dirs_exist_ok=True)
+    chosen = next((path.name for path in subject.photos if path.stem == photo_id), None)
+    if chosen is None:
+        return subject_dir
+    target = subject_dir
+    if _is_learned_from(workspace, subject_dir):
+        target = workspace.new_subject_dir(subject.class_word or "subject")
+        shutil.copytree(subject_dir, target, dirs_exist_ok=True)
+    (target / "photos" / chosen).unlink(missing_ok=True)
     return target
+
+
+def _is_learned_from(workspace: Workspace, subject_dir: Path) -> bool:
+    """Whether a run depends on the subject's photos, which must not change then."""
+    return any(run.subject_dir(workspace) == subject_dir for run in list_all_runs(workspace))
 
 
 def choose_sample(workspace: Workspace, name: str) -> Path:
@@ -215,18 +230,18 @@ def choose_sample(workspace: Workspace, name: str) -> Path:
     return target
 
 
-def jobs_of_run(workspace: Workspace, run_dir: Path, kind: str) -> list[Path]:
-    """The folders of the jobs of one kind that work on this run, the most recently started first."""
-    found = []
+def jobs_of_run(workspace: Workspace, run_dir: Path) -> dict[str, list[Path]]:
+    """The folders of the jobs that work on this run, by kind, the most recently started first."""
+    found: dict[str, list[Path]] = {}
     for job_dir in workspace.list_jobs():
         if (job_dir / JOB_FILE).exists():
             job = _job(job_dir, *_stamp(job_dir, JOB_FILE))
-            if job.kind == kind and job.arguments.get("run_dir") == str(run_dir):
-                found.append(job_dir)
+            if job.arguments.get("run_dir") == str(run_dir):
+                found.setdefault(job.kind, []).append(job_dir)
     return found
 
 
-@lru_cache(maxsize=1024)
+@cache
 def _job(job_dir: Path, *stamp: int) -> Job:
     return Job.read(job_dir)
 
@@ -238,7 +253,7 @@ def delete_run(workspace: Workspace, run_id: str) -> None:
         ValueError: for an unknown run, or one that is not over.
     """
     run_dir = workspace.run_dir(run_id)
-    jobs = [path for kind in ("generate", "publish") for path in jobs_of_run(workspace, run_dir, kind)]
+    jobs = [job_dir for job_dirs in jobs_of_run(workspace, run_dir).values() for job_dir in job_dirs]
     for job_dir in (run_dir, *jobs):
         if not current_status(job_dir).is_final:
             raise ValueError(
@@ -247,9 +262,7 @@ def delete_run(workspace: Workspace, run_id: str) -> None:
     subject_dir = Run.read(run_dir).subject_dir(workspace)
     for job_dir in (*jobs, run_dir):
         _remove(job_dir)
-    if subject_dir is not None and all(
-        r.subject_dir(workspace) != subject_dir for r in list_all_runs(workspace)
-    ):
+    if subject_dir is not None and not _is_learned_from(workspace, subject_dir):
         _remove(subject_dir)
 
 
@@ -260,7 +273,7 @@ def delete_draft(workspace: Workspace, subject_id: str) -> None:
         ValueError: for an unknown subject, or one that a run learns from.
     """
     subject_dir = workspace.subject_dir(subject_id)
-    if any(run.subject_dir(workspace) == subject_dir for run in list_all_runs(workspace)):
+    if _is_learned_from(workspace, subject_dir):
         raise ValueError("A run learns from these photos. Delete the run, and they go with it.")
     _remove(subject_dir)
 
@@ -274,8 +287,8 @@ def _remove(folder: Path) -> None:
 
 def adapter_steps(run: Run) -> list[int]:
     """The steps whose checkpoint holds an adapter."""
-    files = sorted((run.dir / "checkpoints").glob(f"step-*/{ADAPTER_FILE}"))
-    return [int(file.parent.name.removeprefix("step-")) for file in files]
+    files = sorted((run.dir / "checkpoints").glob(f"step-*/{WEIGHTS_NAME}"))
+    return [step_of(file.parent) for file in files]
 
 
 def job_arguments(job_dir: Path) -> dict[str, Any]:

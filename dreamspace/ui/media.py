@@ -17,8 +17,8 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
+from dreamspace.run_folder import WEIGHTS_NAME, step_name
 
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 THUMBNAIL_WIDTHS = (160, 320, 640)
 
 _PICTURE_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
@@ -67,7 +67,7 @@ def class_url(class_word: str, seed: int = 1) -> str | None:
 
 def adapter_url(run_dir: Path, step: int | None = None) -> str:
     """The address of a run's adapter, or of its checkpoint at `step`."""
-    return f"/download/{quote(run_dir.name)}/" + ("adapter" if step is None else f"step-{step:06d}")
+    return f"/download/{quote(run_dir.name)}/" + ("adapter" if step is None else step_name(step))
 
 
 def media_router(workspace: Workspace) -> APIRouter:
@@ -102,7 +102,7 @@ def media_router(workspace: Workspace) -> APIRouter:
     def adapter(run_id: str, what: str) -> FileResponse:
         run_dir = _existing(workspace.run_dir, run_id)
         folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
-        file = {"adapter": run_dir / "adapter", **folders}.get(what, run_dir / "adapter") / ADAPTER_FILE
+        file = {"adapter": run_dir / "adapter", **folders}.get(what, run_dir / "adapter") / WEIGHTS_NAME
         if what not in ("adapter", *folders) or not _is_inside(file, run_dir):
             raise HTTPException(404)
         suffix = "" if what == "adapter" else f"-{what}"

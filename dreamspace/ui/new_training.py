@@ -9,6 +9,7 @@ from typing import Any
 from dreamspace.config import RunConfig, class_prompt, instance_prompt, list_presets, load_preset
 from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import NEW_SCENES, prior_folder, write_run
+from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui.settings_form import changed_config
 
@@ -49,6 +50,7 @@ def start_run(workspace: Workspace, photos_dir: Path, form: Form) -> Path:
     """
     class_word, token = form.class_word.strip(), form.token.strip()
     class_prompt(class_word)
+    refuse_tokens(f"{class_word}\n{token}", "The words for the subject")  # they name the run's folder, too
     config = form.config()
     check_base_model(config.pretrained_model_name_or_path)
     check_disk(workspace)
@@ -66,10 +68,10 @@ def start_run(workspace: Workspace, photos_dir: Path, form: Form) -> Path:
             num_class_images=config.num_class_images,
             prior_dir=prior_dir,
         )
+        submit(run_dir, "train", {})
     except ValueError:
         shutil.rmtree(run_dir)
         raise
-    submit(run_dir, "train", {})
     return run_dir
 
 

@@ -34,6 +34,16 @@ watch("value", () => {
 });
 """
 
+# Brings the run that is opened into view: on a phone the list is a strip that shows two at a time.
+_RUNS_SCRIPT = """
+let open;
+watch("value", () => {
+  const card = element.querySelector(".ds-run.is-open");
+  if (card && card.dataset.id !== open) card.scrollIntoView({ block: "nearest", inline: "nearest" });
+  open = card?.dataset.id;
+});
+"""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -62,6 +72,7 @@ def build_side(guide: Guide) -> None:
     cards = guide.html(
         lambda page: render("runs.html", cards=cards_of(page)),
         events=("open_entry", "resume_entry", "delete_entry"),
+        script=_RUNS_SCRIPT,
         elem_id="runs",
     )
     guide.link(brand.start_over, lambda page, clicked: View(), fills_form=True)
@@ -103,8 +114,9 @@ def _draft_card(page: Page, subject: Subject) -> Card:
 
 def _run_card(page: Page, run: Run) -> Card:
     is_shared = sum(other.photos_dir == run.photos_dir for other in page.runs) > 1
+    takes_photos = run.subject_dir(page.workspace) is not None and not is_shared
     started = datetime.fromtimestamp(run.created)
-    lost = "its images, checkpoints and adapter" + ("" if is_shared else ", and the photos it learned from")
+    lost = "its images, checkpoints and adapter" + (", and the photos it learned from" * takes_photos)
     return Card(
         id=run.dir.name,
         kind="run",

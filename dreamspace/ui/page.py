@@ -12,7 +12,14 @@ from markupsafe import Markup
 
 from dreamspace.jobs.workspace import JobStatus, Workspace
 from dreamspace.ui.history import Histories, History
-from dreamspace.ui.library import Subject, current_status, jobs_of_run, list_all_runs, list_drafts
+from dreamspace.ui.library import (
+    Subject,
+    adapter_steps,
+    current_status,
+    jobs_of_run,
+    list_all_runs,
+    list_drafts,
+)
 from dreamspace.ui.media import event_picture_url, picture_url
 
 STEPS = ("photos", "settings", "train", "result", "publish")
@@ -128,6 +135,11 @@ class Page:
         return self.history(self.run.dir) if self.run else History()
 
     @cached_property
+    def saved_steps(self) -> list[int]:
+        """The steps of the run whose adapter was saved in a checkpoint."""
+        return adapter_steps(self.run) if self.run else []
+
+    @cached_property
     def photos(self) -> list[Path]:
         """The subject's photos, oldest first."""
         return self.subject.photos if self.subject else []
@@ -146,7 +158,11 @@ class Page:
 
     def jobs(self, kind: str) -> list[Path]:
         """The jobs of a kind that work on the run, newest first."""
-        return jobs_of_run(self.workspace, self.run.dir, kind) if self.run else []
+        return self._jobs.get(kind, [])
+
+    @cached_property
+    def _jobs(self) -> dict[str, list[Path]]:
+        return jobs_of_run(self.workspace, self.run.dir) if self.run else {}
 
 
 def _found(find: Callable[[str], Path], name: str) -> Path | None:

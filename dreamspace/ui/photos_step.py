@@ -106,7 +106,7 @@ def _size(path: Path) -> tuple[int, int]:
 def _phrase(token: str, class_word: str) -> str:
     if not class_word.strip():
         return ""
-    return str(render("phrase.html", token=token.strip(), class_word=class_word.strip()))
+    return str(render("phrase.html", prompt=instance_prompt(token, class_word), token=token.strip()))
 
 
 def _add(

@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +18,13 @@ from dreamspace.ui.page import Page, View, render
 GRACE_SECONDS = 10.0
 
 
-def build(guide: Guide) -> None:
-    """Build the step."""
+def build(guide: Guide, lends_token: bool) -> None:
+    """Build the step.
+
+    Args:
+        lends_token: whether a visitor without a token publishes with the one of this machine. Where others
+            can reach the app they would publish in its owner's name.
+    """
     guide.html(lambda page: render("publish_intro.html"))
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=6, min_width=300):
@@ -38,9 +44,9 @@ def build(guide: Guide) -> None:
                 )
                 token = gr.Textbox(
                     label="Access token", type="password", elem_id="hub-token", max_length=500,
-                    placeholder="the one of this machine" if os.environ.get("HF_TOKEN") else "hf_...",
+                    placeholder="the one of this machine" if lends_token and _machine_token() else "hf_...",
                     info="With write access, from huggingface.co/settings/tokens. It is used for this upload "
-                    "and never stored; leave it empty to use the one of this machine.",
+                    "and never stored." + (" Leave it empty to use the one of this machine." * lends_token),
                 )  # fmt: skip
                 push = gr.Button("Publish", variant="primary", elem_id="publish")
             state = guide.html(_state, elem_id="publish-state")
@@ -48,7 +54,8 @@ def build(guide: Guide) -> None:
     guide.form(repo, lambda page: _proposed_name(page))
     guide.form(token, lambda page: "")
     guide.follow(push, lambda page: gr.update(interactive=not _is_busy(page)))
-    guide.link(push.click, _publish, [repo, private, token], [token], busy=state)
+    publish = partial(_publish, lends_token=lends_token)
+    guide.link(push.click, publish, [repo, private, token], [token], busy=state)
 
 
 def _proposed_name(page: Page) -> str:
@@ -59,17 +66,29 @@ def _is_busy(page: Page) -> bool:
     return any(not page.status(job).is_final for job in page.jobs("publish")[:1])
 
 
-def _publish(page: Page, clicked: dict[str, Any], repo: str, private: bool, token: str) -> tuple[View, str]:
+def _machine_token() -> str:
+    return os.environ.get("HF_TOKEN", "").strip()
+
+
+def _publish(
+    page: Page, clicked: dict[str, Any], repo: str, private: bool, token: str, *, lends_token: bool
+) -> tuple[View, str]:
     """Submit a `publish` job; the token goes into its environment and nowhere else.
 
     Raises:
-        ValueError: without a name for the repository.
+        ValueError: without a name for the repository, or without a token where none is lent.
     """
     if page.run is None:
         return page.view, ""
     if not repo.strip():
         raise ValueError("The repository has no name yet. Give it one, such as 'my-dog'.")
-    secret = token.strip() or os.environ.get("HF_TOKEN", "").strip()
+    if not token.strip() and not lends_token:
+        # Without one the job would also find that of `hf auth login`.
+        raise ValueError(
+            "The access token is missing, and an app that other machines can reach does not lend its own. "
+            "Make one with write access at huggingface.co/settings/tokens and type it in."
+        )
+    secret = token.strip() or _machine_token()
     arguments = {"run_dir": str(page.run.dir), "repo_id": repo.strip(), "private": bool(private)}
     start_job(
         page.workspace,

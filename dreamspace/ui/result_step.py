@@ -9,13 +9,14 @@ from markupsafe import Markup
 
 from dreamspace.jobs.launcher import stop
 from dreamspace.ui.guide import Guide
-from dreamspace.ui.library import Run, adapter_steps, job_arguments
+from dreamspace.ui.library import Run, job_arguments
 from dreamspace.ui.media import adapter_url, event_picture_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
 
 MAX_JOBS_SHOWN = 12
 MAX_PROMPTS = 16
+MAX_SEED = 2**32 - 1
 
 _SCENES = ("on a beach", "in the snow")
 
@@ -31,7 +32,7 @@ def build(guide: Guide) -> None:
                 label="Prompt", info="One image a line.", lines=3, elem_id="own-prompt", max_length=2000
             )
             with gr.Accordion("More", open=False), gr.Row(elem_classes="ds-fields"):
-                seed = gr.Number(label="Seed", value=1, precision=0, minimum=0, elem_id="own-seed")
+                seed = gr.Number(label="Seed", value=1, precision=0, elem_id="own-seed")
                 steps = gr.Number(
                     label="Denoising steps", precision=0, minimum=1, maximum=200, elem_id="own-steps"
                 )
@@ -50,19 +51,24 @@ def build(guide: Guide) -> None:
 
 
 def _proposed_prompts(page: Page) -> str:
-    return "\n".join(f"a photo of a {page.run.title} {scene}" for scene in _SCENES) if page.run else ""
+    return "\n".join(f"{page.run.prompt} {scene}" for scene in _SCENES) if page.run else ""
+
+
+def steps_to_choose(page: Page) -> list[int]:
+    """The steps that have images, a checkpoint, or both."""
+    return sorted({*page.run_history.sampled_steps, *page.saved_steps} - {0})
 
 
 def chosen_step(page: Page) -> int:
-    """The step whose images are shown: the chosen one, else the last."""
-    steps = [step for step in page.run_history.sampled_steps if step > 0]
-    return page.view.checkpoint if page.view.checkpoint in steps else max(steps, default=0)
+    """The step that is shown and drawn with: the chosen one, else the last with images, 0 without any."""
+    if page.view.checkpoint in steps_to_choose(page):
+        return page.view.checkpoint
+    return max(page.run_history.sampled_steps, default=0)
 
 
 def _choice(page: Page) -> Markup:
-    steps = [step for step in page.run_history.sampled_steps if step > 0]
     return render(
-        "choice.html", steps=steps, chosen=chosen_step(page), title=page.run.title if page.run else "",
+        "choice.html", steps=steps_to_choose(page), chosen=chosen_step(page),
         is_live=bool(page.run) and not page.run.status.is_final,
     )  # fmt: skip
 
@@ -101,7 +107,8 @@ def _make(
     """Submit a `generate` job with a prompt for each line of the text; the next one has the next seed.
 
     Raises:
-        ValueError: without a prompt, or with more than `MAX_PROMPTS`.
+        ValueError: without a prompt, with more than `MAX_PROMPTS`, with a seed that cannot be, or where the
+            chosen step was not saved.
     """
     prompts = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if page.run is None:
@@ -112,31 +119,36 @@ def _make(
         )
     if not prompts:
         raise ValueError("The prompt is empty. Describe the picture, with the subject's own word in it.")
+    seed = int(seed or 0)
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"The seed must be 0 to {MAX_SEED}, got {seed}. Choose one in between.")
     arguments = {
         "run_dir": str(page.run.dir),
         "prompts": prompts,
-        "seed": int(seed or 0),
+        "seed": seed,
         "num_inference_steps": int(num_inference_steps) if num_inference_steps else None,
         "guidance": guidance,
         "checkpoint": checkpoint_to_use(page, page.run),
     }
     start_job(page.workspace, f"images {page.run.title}", "generate", arguments)
-    return page.view, arguments["seed"] + 1
+    return page.view, (seed + 1) % (MAX_SEED + 1)
 
 
 def checkpoint_to_use(page: Page, run: Run) -> int | None:
     """The checkpoint of the chosen step; None for the finished adapter.
 
     Raises:
-        ValueError: if neither was saved yet.
+        ValueError: if that step was not saved; it names those that were.
     """
-    saved = adapter_steps(run)
     step = chosen_step(page)
-    if run.has_adapter and (step == run.config.max_train_steps or step not in saved):
+    if run.has_adapter and step in (0, run.config.max_train_steps):
         return None
-    if step in saved:
+    if step in page.saved_steps:
         return step
-    raise ValueError("Nothing was saved yet to make images with. Wait for the first checkpoint.")
+    if not page.saved_steps:
+        raise ValueError("Nothing was saved yet to make images with. Wait for the first checkpoint.")
+    saved = ", ".join(map(str, page.saved_steps))
+    raise ValueError(f"Step {step} was drawn but not saved. Choose one of the saved steps above: {saved}.")
 
 
 def _stop(page: Page, clicked: dict[str, Any]) -> View:
@@ -149,7 +161,7 @@ def _stop(page: Page, clicked: dict[str, Any]) -> View:
 def _made(page: Page) -> Markup:
     """The pictures of the run's `generate` jobs, the newest first."""
     jobs = [_made_by(page, job_dir) for job_dir in page.jobs("generate")[:MAX_JOBS_SHOWN]]
-    return render("made.html", jobs=jobs, title=page.run.title if page.run else "")
+    return render("made.html", jobs=jobs, prompt=page.run.prompt if page.run else "")
 
 
 def _made_by(page: Page, job_dir: Path) -> dict[str, Any]:
@@ -185,8 +197,8 @@ def _download(page: Page) -> Markup:
         "download.html",
         final=adapter_url(run.dir) if run.has_adapter else None,
         final_name=f"{run.dir.name}.safetensors",
-        chosen=adapter_url(run.dir, step) if step in adapter_steps(run) and not is_final else None,
+        chosen=adapter_url(run.dir, step) if step in page.saved_steps and not is_final else None,
         step=step,
-        title=run.title,
+        prompt=run.prompt,
         model=run.config.pretrained_model_name_or_path,
     )

@@ -11,7 +11,7 @@ MAX_UPLOAD_BYTES = 1_000_000_000
 MAX_BODY_BYTES = 4_000_000
 
 _UPLOAD_PATH = "/gradio_api/upload"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = (80, 443)
 
 
 class OriginGuard:
@@ -114,7 +114,7 @@ def _address(origin: str) -> str:
 
 
 def _without_default_port(host: str) -> str:
-    for port in _DEFAULT_PORTS.values():
+    for port in _DEFAULT_PORTS:
         host = host.removesuffix(f":{port}")
     return host.lower()
 

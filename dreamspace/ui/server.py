@@ -18,11 +18,12 @@ from dreamspace.ui.theme import CSS, HEAD, THEME
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def create_app(workspace: Workspace, allowed_hosts: frozenset[str] | None = None) -> FastAPI:
+def create_app(workspace: Workspace, is_local: bool = False) -> FastAPI:
     """The whole app on one workspace.
 
     Args:
-        allowed_hosts: see `OriginGuard`.
+        is_local: whether only this machine can reach it: it answers to the names of this machine alone then,
+            and lends its own Hub token to who has none.
     """
     # Uploads pass through here on their way into the workspace.
     os.environ.setdefault("GRADIO_TEMP_DIR", str(workspace.cache / "uploads"))
@@ -34,11 +35,12 @@ def create_app(workspace: Workspace, allowed_hosts: frozenset[str] | None = None
 
     app.include_router(media_router(workspace))
     gr.mount_gradio_app(
-        app, build_page(workspace), "/", theme=THEME, css=CSS, head=HEAD, footer_links=[], run_history=False,
-        enable_monitoring=False, pwa=False, ssr_mode=False, mcp_server=False, show_error=False,
+        app, build_page(workspace, is_local), "/", theme=THEME, css=CSS, head=HEAD, footer_links=[],
+        run_history=False, enable_monitoring=False, pwa=False, ssr_mode=False, mcp_server=False,
+        show_error=False,
     )  # fmt: skip
     app.add_middleware(BodyLimit)
-    app.add_middleware(OriginGuard, allowed_hosts=allowed_hosts)
+    app.add_middleware(OriginGuard, allowed_hosts=LOOPBACK_HOSTS if is_local else None)
     return app
 
 
@@ -50,8 +52,7 @@ def serve(host: str, port: int, workspace_dir: Path | None = None) -> None:
     """
     workspace = Workspace(workspace_dir)
     listener = _listen(host, port)
-    is_local = host in LOOPBACK_HOSTS
-    app = create_app(workspace, LOOPBACK_HOSTS if is_local else None)
+    app = create_app(workspace, is_local=host in LOOPBACK_HOSTS)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     print(
         f"Dreamspace is at http://{shown}:{listener.getsockname()[1]} (workspace: {workspace.root})",

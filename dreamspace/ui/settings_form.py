@@ -22,6 +22,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Titles, and how the names of their settings begin; a setting that fits nowhere is under "More"."""
 
+_ACRONYMS = {"lora": "LoRA", "lr": "LR", "snr": "SNR"}
+
 
 def expert_settings() -> dict[str, list[str]]:
     """The names of the expert settings, by the title of their group; those without a choice are left out."""
@@ -89,15 +91,10 @@ def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
 
 def label_of(name: str) -> str:
-    """A setting's name in words, such as "Lora rank"."""
-    words = name.replace("_", " ").replace("pretrained model name or path", "base model")
-    for acronym in ("lora", "lr", "snr"):
-        words = " ".join(word.upper() if word == acronym else word for word in words.split())
-    return (
-        words[0].upper() + words[1:].replace("LORA", "LoRA")
-        if not words.startswith("LORA")
-        else "LoRA" + words[4:]
-    )
+    """A setting's name in words, such as "LoRA rank"."""
+    words = name.replace("_", " ").replace("pretrained model name or path", "base model").split()
+    label = " ".join(_ACRONYMS.get(word, word) for word in words)
+    return label[0].upper() + label[1:]
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dreamspace.config import RunConfig, list_presets, load_preset
+from dreamspace.config import RunConfig, instance_prompt, list_presets, load_preset
 from dreamspace.data.photos import photo_files
 from dreamspace.jobs.new_run import prior_folder
 from dreamspace.mini.world import CLASSES
-from dreamspace.ui.estimate import estimate, measured_seconds_per_row
+from dreamspace.ui.estimate import LOAD_AND_SAVE_SECONDS, estimate, measured_seconds_per_row
 from dreamspace.ui.guide import QUIET, Guide
 from dreamspace.ui.media import class_url
 from dreamspace.ui.new_training import Form, made_prompts, start_run
@@ -176,11 +176,12 @@ def _plan(page: Page, form: Form) -> str:
         render(
             "plan.html",
             photos=page.photos,
-            token=form.token.strip(),
+            prompt=instance_prompt(form.token, class_word) if class_word else "",
             class_word=class_word,
             config=config,
             problem=problem,
             estimate=estimate(config, measured_seconds_per_row(past, config), num_ready),
+            load_and_save_seconds=LOAD_AND_SAVE_SECONDS,
             known_classes=CLASSES if is_unknown else (),
             ahead=[run.title for run in page.runs if not run.status.is_final],
         )

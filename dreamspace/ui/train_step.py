@@ -6,7 +6,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.jobs.launcher import log_tail, stop
+from dreamspace.jobs.launcher import stop
+from dreamspace.jobs.log import log_tail
 from dreamspace.ui.chart import loss_chart
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url

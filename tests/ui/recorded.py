@@ -4,7 +4,6 @@ import math
 import os
 import random
 import time
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -112,14 +111,6 @@ def _draw(run_dir: Path, events: EventWriter, sample: str, step: int, is_half_do
             )
 
 
-@cache
-def _pictures(sample: str, scene: str, seed: int) -> tuple[Image.Image, Image.Image]:
-    """Any thing of the sample's class, and the sample itself, in one scene."""
-    colour = ("red", "blue", "green", "yellow")[seed]
-    other = render(Scenery(SUBJECTS[sample].class_word, colour, "plain", scene), seed, 128).image
-    return other, draw_subject(sample, scene, seed=seed, size_px=128)[0]
-
-
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
@@ -128,7 +119,7 @@ def _save(image: Image.Image, path: Path) -> None:
 def _end(run_dir: Path, events: EventWriter, outcome: Outcome, step: int) -> None:
     """What the supervisor and the worker leave behind."""
     this_process = ProcessIdentity.of(os.getpid())
-    alive = ProcessRecord(this_process, worker=this_process, worker_pgid=os.getpgid(0))
+    alive = ProcessRecord(this_process, worker=this_process)
     if outcome == "running":
         alive.write(run_dir)
         return

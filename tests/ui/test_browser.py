@@ -178,6 +178,20 @@ def test_deleting_asks_first(app: App, new_tab: NewTab, workspace: Workspace) ->
     assert not subject_dir.exists()
 
 
+def test_the_open_run_is_in_view_on_a_phone_and_its_button_covers_nothing(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace, up_to=20, outcome="stopped")
+    for _ in range(3):
+        record_run(workspace, up_to=0, outcome="stopped")
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=train", 390)
+    card = page.locator(f".ds-run[data-id={run_dir.name}]")
+    expect(card).to_be_in_viewport(ratio=0.9)
+    expect(card.locator("small")).to_be_hidden()
+    button, status = (card.locator(part).bounding_box() for part in (".ds-resume", ".ds-status"))
+    assert status["x"] + status["width"] <= button["x"] or status["y"] + status["height"] <= button["y"]
+
+
 @pytest.mark.parametrize("width_px", [390, 1440])
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 def test_every_step_fits_the_window_in_both_schemes(

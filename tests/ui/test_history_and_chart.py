@@ -1,7 +1,10 @@
 import math
 from pathlib import Path
 
-from dreamspace.jobs.events import EventWriter
+import pytest
+
+from dreamspace.jobs.events import EventWriter, read_events
+from dreamspace.ui import history
 from dreamspace.ui.chart import downsampled, loss_chart, smoothed
 from dreamspace.ui.history import Histories
 
@@ -52,6 +55,24 @@ def test_a_folder_made_anew_under_the_same_name_has_a_history_of_its_own(tmp_pat
     (tmp_path / "events.jsonl").unlink()
     write_losses(EventWriter(tmp_path), range(1, 3), 2.0)
     assert [event["loss"] for event in histories.of(tmp_path).losses.values()] == [2.0, 2.0]
+
+
+def test_each_log_is_parsed_once_however_many_jobs_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / str(number) for number in range(100)]
+    for folder in folders:
+        folder.mkdir()
+        write_losses(EventWriter(folder), range(1, 3), 1.0)
+    histories, offsets = Histories(), []
+    monkeypatch.setattr(
+        history, "read_events", lambda path, offset: offsets.append(offset) or read_events(path, offset)
+    )
+    for _ in range(2):
+        for folder in folders:
+            assert len(histories.of(folder).losses) == 2
+    assert offsets[:100] == [0] * 100
+    assert min(offsets[100:]) > 0
 
 
 def test_downsampling_keeps_ends_order_and_peaks() -> None:

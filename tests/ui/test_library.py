@@ -4,10 +4,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dreamspace.jobs.job import Job
+from dreamspace.config import load_datasets, load_preset, save_datasets
+from dreamspace.jobs.job import Ended, Job
+from dreamspace.jobs.new_run import write_run
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import library
+from dreamspace.ui import library, overview
+from dreamspace.ui.history import Histories
 from dreamspace.ui.library import Run, Subject
+from dreamspace.ui.page import Page, View
 from tests.ui.recorded import record_run
 
 
@@ -42,6 +46,18 @@ def test_photos_that_a_run_learns_from_never_change(workspace: Workspace, tmp_pa
     assert again == added
 
 
+def test_what_changes_nothing_copies_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    run_dir = record_run(workspace, up_to=0, outcome="stopped")
+    subject_dir = Run.read(run_dir).subject_dir(workspace)
+    (tmp_path / "notes.png").write_text("no picture")
+    known = Subject.read(subject_dir).photos[0]
+    for file in (tmp_path / "notes.png", known):
+        assert library.add_photos(workspace, subject_dir, [file])[0] == subject_dir
+    assert library.remove_photo(workspace, subject_dir, "../subject") == subject_dir
+    assert workspace.list_subjects() == [subject_dir]
+    assert list(workspace.cache.iterdir()) == []
+
+
 def test_a_sample_subject_is_made_once(workspace: Workspace) -> None:
     first = library.choose_sample(workspace, "sunset")
     assert library.choose_sample(workspace, "sunset") == first
@@ -64,13 +80,34 @@ def test_a_run_is_deleted_with_its_jobs_and_with_photos_that_nobody_needs(worksp
     subject_dir = Run.read(first).subject_dir(workspace)
     job_dir = workspace.new_job_dir("images")
     Job(kind="generate", arguments={"run_dir": str(first)}, submitted=1.0).write(job_dir)
+    assert _question(workspace, first) == "Delete this run? With it go its images, checkpoints and adapter."
     library.delete_run(workspace, first.name)
     assert not first.exists()
     assert not job_dir.exists()
     assert subject_dir.exists()
+    assert _question(workspace, second).endswith(", and the photos it learned from.")
     library.delete_run(workspace, second.name)
     assert not subject_dir.exists()
     assert [path for path in workspace.runs.iterdir() if path.is_dir()] == []
+
+
+def test_photos_outside_of_the_workspace_stay_and_nothing_else_is_said(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    run_dir = workspace.new_run_dir("dog")
+    photos = files(tmp_path / "mine", 4)
+    write_run(run_dir, load_preset("mini"), tmp_path / "mine", class_word="dog")
+    Job(kind="train").write(run_dir)
+    Ended(exit_status=0, signal=None, time=1.0, reason="exited").write(run_dir)
+    assert _question(workspace, run_dir) == "Delete this run? With it go its images, checkpoints and adapter."
+    library.delete_run(workspace, run_dir.name)
+    assert not run_dir.exists()
+    assert files(tmp_path / "mine", 0) == photos
+
+
+def _question(workspace: Workspace, run_dir: Path) -> str:
+    cards = overview.cards_of(Page(workspace, Histories(), View()))
+    return next(card.question for card in cards if card.id == run_dir.name)
 
 
 def test_a_run_at_work_is_not_deleted(workspace: Workspace) -> None:
@@ -91,11 +128,15 @@ def test_only_what_is_listed_can_be_deleted(workspace: Workspace, name: str) -> 
 def test_a_run_whose_photos_are_gone_or_whose_files_are_broken_does_not_hide_the_others(
     workspace: Workspace,
 ) -> None:
-    lost, broken, whole = (
-        record_run(workspace, name, "stopped", 0) for name in ("comet", "tinker", "biscuit")
+    lost, broken, aimless, whole = (
+        record_run(workspace, name, "stopped", 0) for name in ("comet", "tinker", "sunset", "biscuit")
     )
     library._remove(Run.read(lost).subject_dir(workspace))
     (broken / "config.json").write_text("{")
+    datasets = load_datasets(aimless / "multidatabackend.json")
+    save_datasets(
+        [dataset for dataset in datasets if dataset.id != "subject"], aimless / "multidatabackend.json"
+    )
     runs = {run.dir: run for run in library.list_all_runs(workspace)}
     assert set(runs) == {lost, whole}
     assert runs[lost].subject_dir(workspace) is None

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from dreamspace.config import RunConfig, load_datasets, save_datasets
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job, ProcessRecord
 from dreamspace.jobs.process import ProcessIdentity
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import overview, publish_step, result_step, train_step
+from dreamspace.ui import overview, photos_step, publish_step, result_step, train_step
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Histories
 from dreamspace.ui.page import Page, View, duration, render
@@ -155,6 +156,130 @@ def test_the_result_compares_the_chosen_checkpoint(
     assert result_step.checkpoint_to_use(page, page.run) is None
 
 
+def test_images_are_made_only_with_a_step_that_was_saved(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace, outcome="running", up_to=200)
+    events = EventWriter(run_dir)
+    path = "validation/step-000200/0.png"
+    events.write("sample", step=250, prompt="a photo of a sks dog", seed=42, path=path, weights="trained")
+    refusal = r"Step 250 was drawn but not saved\. Choose one of the saved steps above: 100, 200\."
+    view = View(run_id=run_dir.name, step="result")
+    assert result_step.chosen_step(look(view)) == 250
+    with pytest.raises(ValueError, match=refusal):
+        result_step.checkpoint_to_use(look(view), look(view).run)
+    (run_dir / "adapter").mkdir()
+    (run_dir / "adapter" / "pytorch_lora_weights.safetensors").write_bytes(b"final adapter")
+    with pytest.raises(ValueError, match=refusal):
+        result_step.checkpoint_to_use(look(view), look(view).run)
+    page = look(View(run_id=run_dir.name, step="result", checkpoint=100))
+    assert re.findall(r'data-checkpoint="(\d+)"', result_step._choice(page)) == ["100", "200", "250"]
+    assert result_step.checkpoint_to_use(page, page.run) == 100
+
+
+def test_a_saved_step_without_images_can_be_chosen(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace)
+    (run_dir / "checkpoints" / "step-000200").rename(run_dir / "checkpoints" / "step-000250")
+    page = look(View(run_id=run_dir.name, step="result", checkpoint=250))
+    assert result_step.checkpoint_to_use(page, page.run) == 250
+    assert "No images were drawn at step 250." in result_step._comparison(page)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_cannot_be_is_refused(
+    workspace: Workspace, look: Callable[[View], Page], seed: int
+) -> None:
+    page = look(View(run_id=record_run(workspace).name, step="result"))
+    with pytest.raises(ValueError, match=rf"^The seed must be 0 to 4294967295, got {seed}\. Choose"):
+        result_step._make(page, {}, "a dog", seed, 20, 5.0)
+    assert workspace.list_jobs() == []
+
+
+def test_the_seed_after_the_last_is_the_first(
+    workspace: Workspace, look: Callable[[View], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_step, "start_job", lambda *arguments: None)
+    page = look(View(run_id=record_run(workspace).name, step="result"))
+    assert [result_step._make(page, {}, "a dog", seed, 20, 5.0)[1] for seed in (7, 2**32 - 1)] == [8, 0]
+
+
+def test_a_run_without_words_is_called_by_the_prompt_of_its_photos(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace)
+    page = look(View(run_id=run_dir.name, step="result"))
+    assert result_step._proposed_prompts(page).startswith("a photo of a sks dog on a beach\n")
+    config = RunConfig.load(run_dir / "config.json")
+    config.model_copy(update={"token": None, "class_word": None}).save(run_dir / "config.json")
+    datasets = load_datasets(run_dir / "multidatabackend.json")
+    datasets[0] = datasets[0].model_copy(update={"instance_prompt": "my dog Biscuit"})
+    save_datasets(datasets, run_dir / "multidatabackend.json")
+    page = look(View(run_id=run_dir.name, step="result"))
+    assert result_step._proposed_prompts(page) == "my dog Biscuit on a beach\nmy dog Biscuit in the snow"
+    assert "begin your prompts with “my dog Biscuit”" in result_step._download(page)
+    assert "Begin with “my dog Biscuit”" in result_step._made(page)
+
+
+def test_the_phrase_marks_the_token() -> None:
+    assert "“a photo of a <mark>sks</mark> dog”" in photos_step._phrase(" sks ", "dog")
+    assert "“a photo of a dog”" in photos_step._phrase("", " dog")
+    assert "<mark>&lt;b&gt;</mark>" in photos_step._phrase("<b>", "dog")
+    assert photos_step._phrase("sks", " ") == ""
+
+
+def test_the_jobs_of_a_run_are_looked_for_once_a_page(
+    workspace: Workspace, look: Callable[[View], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = record_run(workspace)
+    job_dirs = {}
+    for kind in ("generate", "publish"):
+        job_dirs[kind] = workspace.new_job_dir(kind)
+        Job(kind=kind, arguments={"run_dir": str(run_dir)}).write(job_dirs[kind])
+    page, scans = look(View(run_id=run_dir.name)), []
+    list_jobs = workspace.list_jobs
+    monkeypatch.setattr(workspace, "list_jobs", lambda: scans.append(1) or list_jobs())
+    for _ in range(3):
+        assert {kind: page.jobs(kind) for kind in job_dirs} == {k: [d] for k, d in job_dirs.items()}
+    assert page.jobs("evaluate") == []
+    assert len(scans) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "lends_token", "used"),
+    [
+        ("", True, "hf_OfTheMachine"),
+        (" hf_Typed1234 ", True, "hf_Typed1234"),
+        ("hf_Typed1234", False, "hf_Typed1234"),
+    ],
+)
+def test_publishing_takes_the_typed_token_else_the_one_that_is_lent(
+    workspace: Workspace, look: Callable[[View], Page], monkeypatch: pytest.MonkeyPatch,
+    typed: str, lends_token: bool, used: str,
+) -> None:  # fmt: skip
+    submitted = []
+    monkeypatch.setenv("HF_TOKEN", "hf_OfTheMachine")
+    monkeypatch.setattr(publish_step, "start_job", lambda *arguments, **options: submitted.append(options))
+    page = look(View(run_id=record_run(workspace).name, step="publish"))
+    publish_step._publish(page, {}, "my-dog", True, typed, lends_token=lends_token)
+    assert [options["secrets"] for options in submitted] == [{"HF_TOKEN": used}]
+
+
+def test_an_app_that_others_reach_does_not_publish_with_the_token_of_its_machine(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_OfTheMachine")
+    monkeypatch.setattr(publish_step, "start_job", lambda *_, **__: pytest.fail("published"))
+    with gr.Blocks() as blocks:
+        guide = Guide(workspace, gr.Textbox())
+        publish_step.build(guide, lends_token=False)
+    assert "this machine" not in str(blocks.config)
+    page = guide.page(View(run_id=record_run(workspace).name, step="publish").address)
+    with pytest.raises(ValueError, match="The access token is missing, and an app that other machines can"):
+        guide._links[0].action(page, {}, "my-dog", True, "  ")
+
+
 def test_no_word_of_a_user_or_a_worker_becomes_markup(
     workspace: Workspace, look: Callable[[View], Page]
 ) -> None:
@@ -231,5 +356,5 @@ def test_a_dead_worker_is_noticed_without_any_event(
     view = View(run_id=run_dir.name, step="train")
     assert look(view).run.status.status == "running"
     gone = ProcessIdentity(pid=2**22 + 1, create_time=1.0, boot_time=0.0)
-    ProcessRecord(gone, worker=gone, worker_pgid=1).write(run_dir)
+    ProcessRecord(gone, worker=gone).write(run_dir)
     assert look(view).run.status.status == "crashed"

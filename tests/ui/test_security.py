@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from dreamspace.ui import server
 from dreamspace.ui.security import BodyLimit, OriginGuard
 
 HOST = "http://127.0.0.1:7860"
@@ -64,6 +68,25 @@ def test_a_name_that_points_at_this_machine_is_not_answered() -> None:
     assert "evil.example" in rebound.text
     assert guarded.get("/", headers={"Host": "localhost:7860"}).status_code == 200
     assert guarded.get("/", headers={"Host": "[::1]:7860"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_only_an_app_of_this_machine_alone_offers_the_token_of_this_machine(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = []
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda self, sockets: served.append((self.config.app, sockets))
+    )
+    server.serve(host, 0, tmp_path)
+    [(app, [listener])] = served
+    listener.close()
+    is_local = host == "127.0.0.1"
+    with TestClient(app, base_url=HOST) as visitor:
+        assert ("the one of this machine" in visitor.get("/config").text) == is_local
+        assert visitor.get("/health", headers={"Host": "evil.example"}).status_code == (
+            421 if is_local else 200
+        )
 
 
 def test_a_body_over_its_limit_is_refused_whether_it_says_its_size_or_not() -> None:

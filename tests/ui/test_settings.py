@@ -50,6 +50,7 @@ def test_labels_are_words() -> None:
     assert label_of("lr_warmup_steps") == "LR warmup steps"
     assert label_of("pretrained_model_name_or_path") == "Base model"
     assert label_of("seed") == "Seed"
+    assert label_of("snr_gamma") == "SNR gamma"
 
 
 def test_the_form_gives_back_what_it_was_filled_with() -> None:
@@ -85,6 +86,10 @@ def test_what_a_field_holds_becomes_the_setting(name: str, value: object, expect
         ({"num_steps": 0}, "Settings: max_train_steps must be at least 1, got 0."),
         ({"num_steps": None}, "Settings: max_train_steps must be a whole number, got null."),
         ({"class_word": "  "}, "class_word is empty. Say what the subject is, such as 'dog'."),
+        (
+            {"token": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"},
+            "The words for the subject hold an access token, and they are written to disk. Take it out",
+        ),
         ({"preset": "mimi"}, "There is no preset 'mimi'. Did you mean 'mini'? The presets are: mini."),
         (
             {"experts": {"lora_alpha": "much"}},
@@ -123,6 +128,19 @@ def test_a_job_that_is_refused_leaves_no_folder(workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="hold an access token"):
         start_job(workspace, "publish", "publish", arguments)
     assert workspace.list_jobs() == []
+
+
+def test_a_run_that_is_refused_leaves_no_folder(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ValueError("The machine's lock cannot be used.")
+
+    monkeypatch.setattr(new_training, "submit", refuse)
+    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    with pytest.raises(ValueError, match="lock cannot be used"):
+        start_run(workspace, photos_dir, form())
+    assert workspace.list_runs() == []
 
 
 def test_without_photos_nothing_is_left_behind(workspace: Workspace, tmp_path: Path) -> None:
@@ -171,6 +189,8 @@ def test_the_estimate_follows_its_rule_and_the_machine() -> None:
     )
     assert plain.num_images == 4 * 5  # four prompts, before and after each 100 of 400 steps
     assert not plain.is_measured
+    uneven = MINI.model_copy(update={"max_train_steps": 410})
+    assert estimate(uneven, None).num_images == 4 * 6, "the last step has images of its own"
     past = History(progress={"steps_per_second": 2.0})
     per_row = measured_seconds_per_row([(MINI, History()), (MINI, past)], MINI)
     assert per_row == 0.5 / rows_per_step(MINI)

@@ -10,8 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 
+from dreamspace.jobs.events import EVENTS_FILE, read_events
 from dreamspace.jobs.job import ProcessRecord
-from dreamspace.jobs.workspace import Workspace, job_status
+from dreamspace.jobs.workspace import Workspace
 from tests.hub.fake_hub import FakeHub
 from tests.ui.app_process import App
 
@@ -137,12 +138,13 @@ def test_trainings_wait_stop_crash_and_resume(
     kill_worker(run_dir)
     expect(second.locator("#state h1")).to_have_text("It crashed")
     expect(second.locator("#state .ds-message")).to_contain_text("it was killed (SIGKILL)")
-    crashed_at = job_status(run_dir).step
+    saved_at = max(int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").glob("step-*"))
+    _, num_bytes = read_events(run_dir / EVENTS_FILE)
     second.click("#resume")
     expect(second.locator("#state h1")).to_have_text("Training", timeout=TRAINING_MS)
+    assert wait_for_loss(second, run_dir, num_bytes) == saved_at + 1
     second.click("#stop")
     expect(second.locator("#state h1")).to_have_text("Stopped", timeout=TRAINING_MS)
-    assert job_status(run_dir).step > crashed_at - 20
 
 
 def start_endless(page: Page, sample: str) -> None:
@@ -159,6 +161,16 @@ def start_endless(page: Page, sample: str) -> None:
 
 def wait_for_checkpoint(page: Page, run_dir: Path) -> None:
     while not list((run_dir / "checkpoints").glob("step-*")):
+        page.wait_for_timeout(200)
+
+
+def wait_for_loss(page: Page, run_dir: Path, offset: int) -> int:
+    """The step of the first loss from byte `offset` of the events on."""
+    while True:
+        events, _ = read_events(run_dir / EVENTS_FILE, offset)
+        for event in events:
+            if event["kind"] == "loss":
+                return event["step"]
         page.wait_for_timeout(200)
 
 
