@@ -184,6 +184,7 @@ def _add_prior_options(prior: Parser) -> None:
 def run_prior(options: argparse.Namespace) -> int:
     """Draw class images into a folder."""
     _check_from("--count", options.count, 1)
+    _check_prompts(options.prompt)
     _check_seed(options.seed)
     arguments = {
         "model": absolute_model(options.model),
@@ -215,6 +216,7 @@ def run_generate(options: argparse.Namespace) -> int:
         raise ValueError("--run knows its model and adapter. Leave out --model and --adapter.")
     if options.adapter and options.checkpoint is not None:
         raise ValueError("--checkpoint belongs to --run. Give the checkpoint's folder as --adapter instead.")
+    _check_prompts(options.prompt)
     _check_seed(options.seed)
     _check_from("--steps", options.steps, 1)
     _check_from("--guidance", options.guidance, 0)
@@ -288,6 +290,11 @@ def _check_seed(seed: int) -> None:
     _check_from("--seed", seed, 0)
     if seed > MAX_SEED:
         raise ValueError(f"--seed must be {MAX_SEED} or less, got {seed}.")
+
+
+def _check_prompts(prompts: list[str]) -> None:
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("--prompt is empty. Say what the image shows, such as 'a photo of a dog'.")
 
 
 def _check_from(option: str, value: float | None, lowest: int) -> None:

@@ -77,6 +77,9 @@ def test_unknown_preset_names_the_nearest(shell: Shell, short: list) -> None:
     [
         ("max_train_stps=4", ["there is no key 'max_train_stps'", "Did you mean 'max_train_steps'?"]),
         ("max_train_steps=0", ["max_train_steps must be at least 1, got 0"]),
+        ("max_train_steps=99999999999999999999", ["max_train_steps must be at most 1000000"]),
+        ("lora_rank=10000000", ["lora_rank must be at most 1024, got 10000000"]),
+        (f"token={'x' * 3000}", ["token must be a text of at most 100 characters"]),
         ("learning_rate=fast", ["learning_rate must be a number"]),
         ("max_train_steps", ["--set takes key=value, got 'max_train_steps'"]),
     ],
@@ -137,6 +140,7 @@ def test_run_folder_that_cannot_be_made_is_refused(shell: Shell, short: list, tm
     (tmp_path / "file").touch()
     assert_refused(shell(*short[:-1], tmp_path / "file" / "run"), "cannot be made: Not a directory")
     assert_refused(shell(*short[:-1], tmp_path / "file"), "cannot be made: File exists")
+    assert_refused(shell(*short[:-1], tmp_path / ("a" * 300)), "cannot be used: File name too long")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write and read everywhere")
@@ -171,7 +175,7 @@ def test_folders_without_rights_are_refused_even_where_root_cannot_show_it(
     ("arguments", "words"),
     [
         (["prior", "--count", "0"], ["--count must be 1 or more, got 0"]),
-        (["prior", "--seed", "-1"], ["--seed must be 0 or more, got -1"]),
+        (["prior", "--seed", "-1"], ["--seed must be 0 to 4294967295, got -1"]),
         (["generate"], ["Give --run DIR, or --model and --adapter DIR"]),
         (["generate", "--run", "x", "--adapter", "y"], ["Leave out --model and --adapter"]),
         (["generate", "--adapter", "y", "--checkpoint", "4"], ["--checkpoint belongs to --run"]),
@@ -184,6 +188,12 @@ def test_wrong_numbers_and_pairs_of_options(
 ) -> None:
     assert_refused(shell(*arguments, "--prompt", "x", "--out", tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["prior", "generate"])
+def test_empty_prompt_is_refused(shell: Shell, command: str, tmp_path: Path) -> None:
+    options = ["--adapter", tmp_path] if command == "generate" else []
+    assert_refused(shell(command, *options, "--prompt", " ", "--out", tmp_path / "out"), "--prompt is empty")
 
 
 # What only the job finds out

@@ -93,6 +93,8 @@ def _allowed(error: Mapping[str, Any]) -> str:
             return bounds["expected"]
         case "string_too_short":
             return "a text that is not empty"
+        case "string_too_long":
+            return f"a text of at most {bounds['max_length']} characters"
         case "finite_number":
             return "a finite number"
     kind = error["type"].split("_")[0]

@@ -15,6 +15,10 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 FilledText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+MAX_STEPS = 1_000_000
+"""Far above any adapter's training; a slip of the finger beyond it would only fill the memory."""
+
+
 class RunConfig(BaseModel):
     """Everything about a run but its datasets. Immutable; `apply_settings` makes a changed copy."""
 
@@ -43,6 +47,7 @@ class RunConfig(BaseModel):
     lora_rank: int = Field(
         16,
         ge=1,
+        le=1024,
         description="The rank of the adapter's matrices: more can hold more detail and forgets more.",
     )
     lora_alpha: float | None = Field(
@@ -64,12 +69,13 @@ class RunConfig(BaseModel):
     train_batch_size: int = Field(
         2,
         ge=1,
+        le=1024,
         description="Images in each forward pass, per device: subject photos and class images together.",
     )
     gradient_accumulation_steps: int = Field(
-        1, ge=1, description="Forward passes whose gradients are added up to make one step."
+        1, ge=1, le=1024, description="Forward passes whose gradients are added up to make one step."
     )
-    max_train_steps: int = Field(400, ge=1, description="Optimizer steps of the whole run.")
+    max_train_steps: int = Field(400, ge=1, le=MAX_STEPS, description="Optimizer steps of the whole run.")
     seed: int = Field(
         42, ge=0, le=2**32 - 1, description="The number from which all randomness of the run follows."
     )
@@ -97,13 +103,19 @@ class RunConfig(BaseModel):
     num_class_images: int = Field(
         0,
         ge=0,
+        le=100_000,
         description="Class images to train with: the base model draws what their folder in the workspace "
         "lacks, and a folder of your own is only read; 0 draws none.",
     )
 
-    checkpoint_step_interval: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
+    checkpoint_step_interval: int = Field(
+        100, ge=1, le=MAX_STEPS, description="Steps from one checkpoint to the next."
+    )
     checkpoints_total_limit: int = Field(
-        5, ge=1, description="Checkpoints from which the run can resume; older ones keep their adapter only."
+        5,
+        ge=1,
+        le=MAX_STEPS,
+        description="Checkpoints from which the run can resume; older ones keep their adapter only.",
     )
 
     validation_disable: bool = Field(False, description="Make no validation images during training.")
@@ -118,10 +130,13 @@ class RunConfig(BaseModel):
         None, ge=0, le=2**32 - 1, description="The seed of the validation images; null takes the run's seed."
     )
     validation_step_interval: int = Field(
-        100, ge=1, description="Steps from one set of validation images to the next."
+        100, ge=1, le=MAX_STEPS, description="Steps from one set of validation images to the next."
     )
     validation_num_inference_steps: int = Field(
-        20, ge=1, description="Denoising steps of a validation image: more take longer and look finer."
+        20,
+        ge=1,
+        le=1000,
+        description="Denoising steps of a validation image: more take longer and look finer.",
     )
     validation_guidance: float = Field(
         5.0, ge=0, description="How strictly a validation image follows its prompt; 1 is without guidance."
@@ -134,14 +149,18 @@ class RunConfig(BaseModel):
         True, description="Show validation images while they come into focus, by a tiny decoder."
     )
     validation_preview_steps: int = Field(
-        5, ge=1, description="Denoising steps from one preview of a validation image to the next."
+        5, ge=1, le=1000, description="Denoising steps from one preview of a validation image to the next."
     )
 
     token: Text | None = Field(
-        None, description="The rare word that stands for the subject; null learns it under its class word."
+        None,
+        max_length=100,
+        description="The rare word that stands for the subject; null learns it under its class word.",
     )
     class_word: Text | None = Field(
-        None, description="What the subject is, such as 'dog'; null where the prompts are written by hand."
+        None,
+        max_length=100,
+        description="What the subject is, such as 'dog'; null where the prompts are written by hand.",
     )
 
     @field_validator("token", "class_word", "validation_prompt")

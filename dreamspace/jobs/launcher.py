@@ -28,7 +28,7 @@ from dreamspace.jobs.log import LOG_FILE, log_tail
 from dreamspace.jobs.secrecy import child_environment, refuse_tokens
 from dreamspace.jobs.workspace import job_status
 
-_FOLLOW_SECONDS = 0.1
+_FOLLOW_SECONDS = 0.25
 _LEAVE_SECONDS = 15.0
 
 

@@ -103,7 +103,13 @@ def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: li
 
 
 def _refuse_existing(run_dir: Path) -> None:
-    if (run_dir / "config.json").exists():
+    try:
+        holds_run = (run_dir / "config.json").exists()
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(
+            f"The folder {run_dir} cannot be used: {error.strerror}. Choose another one."
+        ) from None
+    if holds_run:
         raise ValueError(f"{run_dir} holds a run already. Resume it with --resume, or name another folder.")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from dreamspace.config import DatasetConfig, RunConfig, read_datasets, subject_dataset
 from dreamspace.data.geometry import edge_px
+from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
@@ -45,6 +46,8 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
         load_into_pipeline(pipeline, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)
     out = Path(arguments.get("out") or job_dir / "images")
+    numbers = [int(path.stem) for path in photo_files(out) if path.stem.isdecimal()]
+    first = max(numbers, default=-1) + 1  # Images that are there already stay.
     events.write("stage", name="generating", message="Drawing.")
     for index, prompt in enumerate(prompts):
         if consume_control(job_dir, "stop"):
@@ -60,7 +63,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             tiny_vae,
             announced_previews(events, job_dir, [prompt], settings.num_inference_steps, first_index=index),
         )[0]
-        path = out / f"{index}.png"
+        path = out / f"{first + index}.png"
         with replace_file(path) as temporary:
             image.save(temporary)
         events.write(

@@ -24,7 +24,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
         validator: its pipeline holds the trained denoiser, in evaluation mode.
 
     Raises:
-        ValueError: if the adapter changes nothing.
+        ValueError: if the adapter draws nothing, or changes nothing.
         RuntimeError: if the loaded adapter draws another image than the trained one.
     """
     num_inference_steps = min(MAX_INFERENCE_STEPS, validator.settings.num_inference_steps)
@@ -33,6 +33,11 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
     )
     prompts = validator.prompts[:1]
     trained = validator.images(prompts)[0]
+    if not np.ptp(np.asarray(trained)):
+        raise ValueError(
+            f"The trained adapter draws an empty image of '{prompts[0]}': its weights ran away. "
+            "Lower learning_rate; earlier checkpoints are kept."
+        )
     fresh = model.family.load_denoiser(model.folder, model.device)
     pipeline = model.family.pipeline(model.folder, fresh, validator.pipeline.vae)
     base = validator.images(prompts, pipeline=pipeline)[0]

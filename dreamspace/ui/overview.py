@@ -180,7 +180,7 @@ def _steps(page: Page) -> Markup:
 def _is_done(page: Page, step: str) -> bool:
     run = page.run
     return {
-        "photos": bool(page.photos),
+        "photos": bool(page.photos) or run is not None,
         "settings": run is not None,
         "train": run is not None and run.status.status == "done",
         "result": run is not None and run.has_adapter,
@@ -190,7 +190,9 @@ def _is_done(page: Page, step: str) -> bool:
 
 def _note(page: Page, step: str) -> str:
     if step == "photos":
-        return f"{len(page.photos)} in" if page.photos else "show your subject"
+        if page.photos:
+            return f"{len(page.photos)} in"
+        return "show your subject" if page.run is None else "in a folder"
     if page.run is None:
         return {
             "settings": "how to learn",

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline, StableDiffusionPipeline
+from PIL import Image
 
 from dreamspace.evaluation.clip import Clip
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.mini.attributes import accuracy
 from dreamspace.mini.renders import HELD_OUT_SEED, draw, held_out_sceneries
-from dreamspace.mini.report import TARGETS
+from dreamspace.mini.report import TARGETS, is_met
 from dreamspace.mini.words import RARE_TOKENS, caption_words
 
 
@@ -66,16 +67,19 @@ def test_tokenizer_reads_anything_and_has_rare_tokens(pipeline):
         assert not set(tokenizer(word, add_special_tokens=False).input_ids) & known
 
 
+def test_shipped_report_meets_its_targets():
+    report = json.loads((MODEL_FOLDER / "report.json").read_text())
+    assert set(report) == set(TARGETS)
+    assert [name for name, value in report.items() if not is_met(name, value)] == []
+
+
 def test_shipped_report_matches_what_is_measured_again(clip):
     """The CLIP's figures on a small sample agree with the report that is kept beside the weights."""
     report = json.loads((MODEL_FOLDER / "report.json").read_text())
-    assert set(report) == set(TARGETS)
     sceneries = held_out_sceneries(100)
-    from PIL import Image
-
     embedded = clip.embed_pictures([Image.fromarray(picture) for picture in draw(sceneries, HELD_OUT_SEED)])
     for attribute, share in accuracy(clip, embedded, sceneries).items():
-        assert share == pytest.approx(report[f"CLIP on renders: {attribute}"], abs=0.1)
+        assert share == pytest.approx(report[f"CLIP on renders: {attribute}"], abs=0.05)
 
 
 def test_image_follows_its_caption(pipeline, clip):
@@ -89,8 +93,8 @@ def test_image_follows_its_caption(pipeline, clip):
         generator=[torch.Generator().manual_seed(seed) for seed in range(6)],
     ).images
     shares = accuracy(clip, clip.embed_pictures(images), sceneries)
-    assert shares["scene"] >= 4 / 6
-    assert np.mean(list(shares.values())) >= 0.6
+    assert shares["scene"] >= 5 / 6
+    assert np.mean(list(shares.values())) >= 0.8
 
 
 def test_tiny_vae_decodes_the_same_latents(pipeline):
@@ -102,4 +106,4 @@ def test_tiny_vae_decodes_the_same_latents(pipeline):
         latents = pipeline.vae.encode(pixels).latent_dist.mode()
         exact = pipeline.vae.decode(latents).sample
         quick = tiny.decode(latents * pipeline.vae.config.scaling_factor).sample
-    assert (exact - quick).square().mean() < 0.02
+    assert (exact - quick).square().mean() < 0.005

@@ -45,7 +45,10 @@ def test_earlier_checkpoint_draws_an_image_between(
 ) -> None:
     options = ["--prompt", INSTANCE_PROMPT, "--seed", SEED, "--out", tmp_path]
     assert shell("generate", "--run", finished_run, "--checkpoint", 4, *options).status == 0
-    image = Image.open(tmp_path / "0.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    assert shell("generate", "--run", finished_run, "--checkpoint", 4, *options).status == 0
+    assert Image.open(tmp_path / "0.png").size == (8, 8), "images that are there already stay"
+    image = Image.open(tmp_path / "1.png")
     assert grey_levels_apart(image, validation(finished_run, 0)) > 0.5
     assert grey_levels_apart(image, validation(finished_run, LAST_STEP)) > 0.5
 
