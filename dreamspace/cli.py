@@ -287,9 +287,8 @@ def _secrets_for(model: str) -> dict[str, str]:
 
 
 def _check_seed(seed: int) -> None:
-    _check_from("--seed", seed, 0)
-    if seed > MAX_SEED:
-        raise ValueError(f"--seed must be {MAX_SEED} or less, got {seed}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"--seed must be 0 to {MAX_SEED}, got {seed}.")
 
 
 def _check_prompts(prompts: list[str]) -> None:

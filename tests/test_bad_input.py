@@ -176,6 +176,10 @@ def test_folders_without_rights_are_refused_even_where_root_cannot_show_it(
     [
         (["prior", "--count", "0"], ["--count must be 1 or more, got 0"]),
         (["prior", "--seed", "-1"], ["--seed must be 0 to 4294967295, got -1"]),
+        (
+            ["generate", "--run", "x", "--seed", str(2**32)],
+            ["--seed must be 0 to 4294967295, got 4294967296"],
+        ),
         (["generate"], ["Give --run DIR, or --model and --adapter DIR"]),
         (["generate", "--run", "x", "--adapter", "y"], ["Leave out --model and --adapter"]),
         (["generate", "--adapter", "y", "--checkpoint", "4"], ["--checkpoint belongs to --run"]),

@@ -64,7 +64,7 @@ def test_class_images_lie_in_the_runs_workspace_under_the_final_class_word(
 @pytest.mark.parametrize("command", [["prior"], ["generate", "--adapter", "x"]])
 def test_seed_that_no_run_could_have_is_refused(shell: Shell, command: list[str]) -> None:
     result = shell(*command, "--prompt", "x", "--out", "x", "--seed", 2**32)
-    assert_refused(result, "--seed must be 4294967295 or less, got 4294967296.")
+    assert_refused(result, "--seed must be 0 to 4294967295, got 4294967296.")
 
 
 @pytest.mark.parametrize(("model", "secrets"), [("owner/name", {"HF_TOKEN": "x"}), ("mini", {})])

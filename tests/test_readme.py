@@ -46,6 +46,21 @@ def test_shell_commands_and_python_snippet_run_as_written(folder):
     assert len(list((folder / "workspace" / "priors" / "cats").glob("*.png"))) == 8
 
 
+def test_long_commands_of_the_readme_exist_and_take_their_options():
+    commands = set(re.findall(r"python -m ((?:benchmarks\.|dreamspace\.mini )[a-z_]+)([^`#\n]*)", README))
+    assert {module for module, _ in commands} >= {"dreamspace.mini build", "benchmarks.learning"}
+    for module, options in commands:
+        finished = subprocess.run(
+            [sys.executable, "-m", *module.split(), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for option in re.findall(r"--[a-z-]+", options):
+            assert option in finished.stdout, (module, option)
+
+
 def test_every_command_of_the_shell_is_in_the_readme():
     from dreamspace.cli import build_parser
 

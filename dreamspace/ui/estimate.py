@@ -9,8 +9,8 @@ from dreamspace.jobs.new_run import NEW_SCENES
 from dreamspace.ui.history import History
 
 # Measured with mini on two CPU cores; a machine that has trained before is judged by that.
-SECONDS_PER_ROW = 0.06
-SECONDS_PER_DENOISING_STEP = 0.05
+SECONDS_PER_ROW = 0.03
+SECONDS_PER_DENOISING_STEP = 0.035
 LOAD_AND_SAVE_SECONDS = 15.0
 
 
