@@ -33,6 +33,7 @@ from dreamspace.files import write_json
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import HELD_OUT_SCENES, SUBJECTS, subject_photos, write_photos
+from dreamspace.run_folder import checkpoint_folder
 
 CHECKPOINTS = (100, 200, 400)
 IMAGE_SEEDS = (0, 1, 2, 3)
@@ -174,15 +175,9 @@ def main() -> None:
                 pipeline.set_progress_bar_config(disable=True)
                 for step in (0, *CHECKPOINTS):
                     if step:
-                        folder = (
-                            home
-                            / "runs"
-                            / run_name(subject, seed, prior)
-                            / "checkpoints"
-                            / f"step-{step:06d}"
-                        )
+                        run_dir = home / "runs" / run_name(subject, seed, prior)
                         pipeline.unload_lora_weights()
-                        pipeline.load_lora_weights(folder)
+                        pipeline.load_lora_weights(checkpoint_folder(run_dir, step))
                     figures, images = measure(pipeline, clip, subject, held_out)
                     rows.append(Row(subject, seed, prior, step, seconds=seconds, **figures))
                     if seed == options.seeds[0] and prior:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from dreamspace.config import (
+    MAX_SEED,
     RunConfig,
     apply_settings,
     is_hub_id,
@@ -22,8 +23,6 @@ from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import absolute_model, copy_run, prior_folder, writable_folder, write_run
 from dreamspace.jobs.workspace import Workspace, cache_of
 from dreamspace.suggest import nearest
-
-MAX_SEED = 2**32 - 1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,9 +14,10 @@ from dreamspace.config.datasets import (
     subject_prompt,
 )
 from dreamspace.config.presets import Preset, apply_settings, list_presets, load_preset
-from dreamspace.config.run import RunConfig, is_hub_id, parse_run_config
+from dreamspace.config.run import MAX_SEED, RunConfig, is_hub_id, parse_run_config
 
 __all__ = [
+    "MAX_SEED",
     "DatasetConfig",
     "Preset",
     "RunConfig",

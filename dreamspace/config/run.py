@@ -15,6 +15,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 FilledText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+MAX_SEED = 2**32 - 1
 MAX_STEPS = 1_000_000
 """Far above any adapter's training; a slip of the finger beyond it would only fill the memory."""
 
@@ -77,7 +78,7 @@ class RunConfig(BaseModel):
     )
     max_train_steps: int = Field(400, ge=1, le=MAX_STEPS, description="Optimizer steps of the whole run.")
     seed: int = Field(
-        42, ge=0, le=2**32 - 1, description="The number from which all randomness of the run follows."
+        42, ge=0, le=MAX_SEED, description="The number from which all randomness of the run follows."
     )
     mixed_precision: Literal["no", "fp16", "bf16"] = Field(
         "no", description="The number format of forward and backward passes; 'no' is full 32-bit precision."
@@ -127,7 +128,7 @@ class RunConfig(BaseModel):
     )
     validation_negative_prompt: Text = Field("", description="What validation images should not show.")
     validation_seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="The seed of the validation images; null takes the run's seed."
+        None, ge=0, le=MAX_SEED, description="The seed of the validation images; null takes the run's seed."
     )
     validation_step_interval: int = Field(
         100, ge=1, le=MAX_STEPS, description="Steps from one set of validation images to the next."

@@ -1,12 +1,11 @@
 """From the fields of steps 1 and 2 to a run in the queue."""
 
-import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamspace.config import RunConfig, class_prompt, instance_prompt, list_presets, load_preset
+from dreamspace.config import RunConfig, class_prompt, instance_prompt, is_hub_id, list_presets, load_preset
 from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import NEW_SCENES, prior_folder, write_run
 from dreamspace.jobs.secrecy import refuse_tokens
@@ -109,7 +108,7 @@ def check_base_model(name: str) -> None:
         ValueError: unless it is a preset's, or a Hub id that is no folder here.
     """
     presets = {load_preset(preset).config.pretrained_model_name_or_path for preset in list_presets()}
-    if name not in presets and (not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).exists()):
+    if name not in presets and (not is_hub_id(name) or Path(name).exists()):
         raise ValueError(
             f"In the app the base model is 'mini' or a Hub id such as 'owner/name', got '{name}'. A folder "
             "can be named on the command line, by --set pretrained_model_name_or_path=FOLDER."

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.config import MAX_SEED
 from dreamspace.jobs.launcher import stop
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, job_arguments
@@ -16,7 +17,6 @@ from dreamspace.ui.page import Page, View, render
 
 MAX_JOBS_SHOWN = 12
 MAX_PROMPTS = 16
-MAX_SEED = 2**32 - 1
 
 _SCENES = ("on a beach", "in the snow")
 
