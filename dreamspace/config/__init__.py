@@ -1,12 +1,12 @@
 """The typed description of a run: its settings, its datasets, and presets of both."""
 
+from dreamspace.config.dataset import DatasetConfig, parse_dataset
 from dreamspace.config.datasets import (
-    DatasetConfig,
     check_datasets,
     class_prompt,
     instance_prompt,
     load_datasets,
-    parse_dataset,
+    mask_datasets,
     read_datasets,
     save_datasets,
     subject_dataset,
@@ -14,7 +14,8 @@ from dreamspace.config.datasets import (
     subject_prompt,
 )
 from dreamspace.config.presets import Preset, apply_settings, list_presets, load_preset
-from dreamspace.config.run import MAX_SEED, RunConfig, is_hub_id, parse_run_config
+from dreamspace.config.run import RunConfig, is_hub_id, parse_run_config
+from dreamspace.config.sections import MAX_SEED
 
 __all__ = [
     "MAX_SEED",
@@ -29,6 +30,7 @@ __all__ = [
     "list_presets",
     "load_datasets",
     "load_preset",
+    "mask_datasets",
     "parse_dataset",
     "parse_run_config",
     "read_datasets",

@@ -1,126 +1,12 @@
-"""multidatabackend.json: the list of datasets of a run, under SimpleTuner's names."""
+"""multidatabackend.json: the list of datasets of a run, and what is learned from which."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_serializer,
-    field_validator,
-)
-
-from dreamspace.config.parsing import parse_settings, shown
+from dreamspace.config.dataset import DatasetConfig, parse_dataset
+from dreamspace.config.parsing import shown
 from dreamspace.config.run import RunConfig
-from dreamspace.config.simpletuner import DATASET_DIALECT
 from dreamspace.files import read_json, write_json
-
-FilledText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class DatasetConfig(BaseModel):
-    """One entry of multidatabackend.json: a folder of photos and how they enter the training. Immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
-
-    id: FilledText = Field(description="The name of the dataset, unlike any other's.")
-    type: Literal["local"] = Field(
-        "local", description="Where the dataset lies: 'local' is a folder on disk."
-    )
-    dataset_type: Literal["image"] = Field(
-        "image", description="What it holds: 'image' is photos to learn from."
-    )
-    disabled: bool = Field(False, description="Leave this dataset out of the run.")
-    instance_data_dir: Path = Field(
-        description="The folder of the photos, relative to where the command is run; it is only ever read."
-    )
-    caption_strategy: Literal["instanceprompt"] = Field(
-        "instanceprompt",
-        description="Where captions come from: 'instanceprompt' gives each photo the prompt below.",
-    )
-    instance_prompt: FilledText | list[FilledText] = Field(
-        description="The caption of all photos, or a list of captions of which each row draws one."
-    )
-    repeats: int = Field(
-        0, ge=0, description="Extra passes over the photos in an epoch: 0 is once, 1 is twice."
-    )
-    probability: float = Field(
-        1.0, ge=0, description="The dataset's weight against the others when a row is drawn; 0 means never."
-    )
-    resolution: float = Field(
-        1024, gt=0, description="The size that photos are trained at, in the unit of resolution_type."
-    )
-    resolution_type: Literal["pixel", "area", "pixel_area"] = Field(
-        "pixel_area",
-        description="'pixel': resolution is the shorter edge in px; 'area': megapixels; 'pixel_area': the "
-        "edge in px of a square of equal area.",
-    )
-    crop: bool = Field(True, description="Cut photos to the shape that crop_aspect names.")
-    crop_aspect: Literal["square"] = Field("square", description="The shape of the crop.")
-    crop_style: Literal["center"] = Field("center", description="Which part of a photo the crop keeps.")
-    is_regularisation_data: bool = Field(
-        False,
-        description="Class images: their target is the base model's own prediction, so that it forgets less.",
-    )
-    cache_dir_vae: Path | None = Field(
-        None, description="The folder of this dataset's encoded photos; null takes the workspace's cache."
-    )
-    max_num_samples: int | None = Field(
-        None, ge=1, description="Use only so many of the photos, the same ones each time; null uses all."
-    )
-
-    @property
-    def instance_prompts(self) -> list[str]:
-        """The captions as a list, at least one."""
-        return [self.instance_prompt] if isinstance(self.instance_prompt, str) else self.instance_prompt
-
-    @field_validator("instance_data_dir", "cache_dir_vae", mode="before")
-    @classmethod
-    def _check_path(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():
-            raise ValueError("must name a folder, got an empty text.")
-        return value
-
-    @field_validator("instance_prompt", mode="before")
-    @classmethod
-    def _check_prompt(cls, value: Any) -> Any:
-        prompts = value if isinstance(value, list) else [value]
-        if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
-            raise ValueError(f"must be a text or a list of texts, none of them empty, got {shown(value)}.")
-        return value
-
-    @field_validator("crop")
-    @classmethod
-    def _check_crop(cls, value: bool) -> bool:
-        if not value:
-            raise ValueError("false (aspect buckets) is not supported yet. Use true for now.")
-        return value
-
-    @field_validator("crop_style", mode="before")
-    @classmethod
-    def _one_spelling(cls, value: Any) -> Any:
-        return "center" if value == "centre" else value
-
-    @field_serializer("resolution")
-    def _plain_number(self, value: float) -> int | float:
-        return int(value) if value.is_integer() else value
-
-
-def parse_dataset(values: dict[str, Any], *, source: str = "dataset") -> DatasetConfig:
-    """Validate one entry; keys may carry leading dashes or SimpleTuner's other spellings.
-
-    Args:
-        source: where the entry comes from; an error begins with it.
-
-    Raises:
-        ValueError: one sentence for the first thing that is wrong; a key of SimpleTuner that has no effect
-            here yet is told apart from an unknown one.
-    """
-    if isinstance(values, dict) and isinstance(values.get("id"), str):
-        source = f"{source}, dataset '{values['id']}'"
-    return parse_settings(DatasetConfig, values, DATASET_DIALECT, source=source)
+from dreamspace.suggest import nearest
 
 
 def read_datasets(path: Path) -> list[DatasetConfig]:
@@ -156,7 +42,8 @@ def check_datasets(datasets: list[DatasetConfig], *, source: str = "datasets") -
     """Check what no entry can know alone.
 
     Raises:
-        ValueError: if two share an id, none is left to learn the subject from, or a folder is missing.
+        ValueError: if two share an id, none is left to learn the subject from, a folder is missing, or masks
+            are asked for that are not there.
     """
     ids = [dataset.id for dataset in datasets]
     doubled = next((name for index, name in enumerate(ids) if name in ids[:index]), None)
@@ -164,10 +51,13 @@ def check_datasets(datasets: list[DatasetConfig], *, source: str = "datasets") -
         raise ValueError(f"{source}: two datasets have the id '{doubled}'. Rename one of them.")
     subject_dataset(datasets, source=source)
     for dataset in datasets:
-        if not dataset.disabled and not dataset.instance_data_dir.is_dir():
+        if dataset.disabled:
+            continue
+        mask_datasets(dataset, datasets, source=source)
+        folder = dataset.instance_data_dir
+        if folder is not None and not folder.is_dir():
             raise ValueError(
-                f"{source}: dataset '{dataset.id}' has no folder {dataset.instance_data_dir}. "
-                "Check instance_data_dir."
+                f"{source}: dataset '{dataset.id}' has no folder {folder}. Check instance_data_dir."
             )
 
 
@@ -178,7 +68,7 @@ def subject_dataset(datasets: list[DatasetConfig], *, source: str = "datasets") 
         ValueError: if there is none.
     """
     for dataset in datasets:
-        if not dataset.disabled and not dataset.is_regularisation_data and dataset.probability > 0:
+        if dataset.is_trained and not dataset.is_regularisation_data:
             return dataset
     raise ValueError(
         f"{source}: no dataset shows the subject (all are disabled, never drawn or regularisation). "
@@ -186,18 +76,52 @@ def subject_dataset(datasets: list[DatasetConfig], *, source: str = "datasets") 
     )
 
 
+def mask_datasets(
+    dataset: DatasetConfig, datasets: list[DatasetConfig], *, source: str = "datasets"
+) -> list[DatasetConfig]:
+    """The datasets that hold the masks of this one's photos, in the order in which it names them.
+
+    Raises:
+        ValueError: if there is none of a name that it gives, or that one holds no masks.
+    """
+    given = dataset.conditioning_data or []
+    known = {found.id: found for found in datasets if not found.disabled}
+    found = []
+    for name in [given] if isinstance(given, str) else given:
+        if name not in known:
+            raise ValueError(
+                f"{source}: dataset '{dataset.id}' takes its masks from '{name}', which does not exist."
+                f"{nearest(name, known) or ' Add it, or remove conditioning_data.'}"
+            )
+        if known[name].dataset_type != "conditioning":
+            raise ValueError(
+                f"{source}: dataset '{dataset.id}' takes its masks from '{name}', which holds none. "
+                "Give that one dataset_type 'conditioning' and conditioning_type 'mask'."
+            )
+        found.append(known[name])
+    return found
+
+
 def subject_prompt(config: RunConfig, datasets: list[DatasetConfig]) -> str:
     """The prompt that calls a run's subject: a caption that its photos are trained with.
 
-    Of several captions it is the one made of token and class word, else the first.
+    Of several captions it is the one made of token and class word, else the first; where captions come from
+    files it is made of the words.
 
     Raises:
-        ValueError: if no dataset shows the subject.
+        ValueError: if no dataset shows the subject, or nothing says what to call it.
     """
     captions = subject_dataset(datasets).instance_prompts
     has_words = config.token or config.class_word
     made = instance_prompt(config.token, config.class_word) if has_words else None
-    return made if made in captions else captions[0]
+    if made is not None and (made in captions or not captions):
+        return made
+    if not captions:
+        raise ValueError(
+            "Nothing says how to call the subject: its captions come from files. "
+            "Set token and class_word, or validation_prompt."
+        )
+    return captions[0]
 
 
 def instance_prompt(token: str | None, class_word: str | None) -> str:
@@ -238,7 +162,7 @@ def subject_datasets(
         class_prompt: the caption of the class images; required with `prior_dir`.
     """
     assert (prior_dir is None) == (class_prompt is None), (prior_dir, class_prompt)
-    size = {"resolution": resolution, "resolution_type": "pixel"}
+    size = {"resolution": resolution, "resolution_type": "pixel", "crop": True}
     datasets = [
         DatasetConfig(id="subject", instance_data_dir=photos_dir, instance_prompt=instance_prompt, **size)
     ]

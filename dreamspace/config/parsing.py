@@ -73,6 +73,8 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "value_error":  # raised by a validator of ours, a sentence already
         message = str(first["ctx"]["error"])
         return f"{key} {message}" if key else message
+    if first["type"] == "extra_forbidden":
+        return f"there is no key '{key}'. Remove it."
     if first["type"] == "missing":
         return f"the key '{key}' is missing. Add it."
     return f"{key} must be {_allowed(first)}, got {shown(first['input'])}."

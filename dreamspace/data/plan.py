@@ -1,8 +1,10 @@
-"""Which sample each row of each step shows: a pure function of the seed and the row's number."""
+"""Which samples each step shows: a pure function of the seed and the step's number."""
 
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,55 +22,130 @@ def mix_seed(*numbers: int) -> int:
 
 @dataclass(frozen=True)
 class PlannedDataset:
-    """A dataset as the plan sees it: `num_samples` samples, each shown `num_passes` times in an epoch."""
+    """A dataset as the plan sees it.
 
-    id: str
-    num_samples: int
-    num_passes: int
-
-
-class RowPlan:
-    """An endless sequence of rows, epoch after epoch; any row can be asked for, in any order.
-
-    Over an epoch every dataset is seen exactly num_samples x num_passes times, spread evenly, so that a
-    batch has nearly the same mixture as the epoch; within a dataset each pass is a new permutation.
-
-    Raises:
-        ValueError: if no dataset has a sample that is ever shown.
+    Attributes:
+        sizes: (width, height) in px of each sample's training image, which is its bucket.
+        num_passes: how often an epoch shows each sample.
+        probability: its weight against the other datasets.
+        start_step, end_step: it takes part from the one on and before the other; None is the end.
     """
 
-    def __init__(self, datasets: list[PlannedDataset], seed: int) -> None:
-        if not any(dataset.num_samples * dataset.num_passes for dataset in datasets):
-            raise ValueError("There is nothing to train on: no dataset holds a photo. Add photos.")
-        self.datasets = datasets
-        self.seed = seed
-        self.epoch_rows = sum(dataset.num_samples * dataset.num_passes for dataset in datasets)
-        self._epoch = lru_cache(maxsize=2)(self._shuffled_epoch)
+    id: str
+    sizes: tuple[tuple[int, int], ...]
+    num_passes: int
+    probability: float = 1.0
+    start_step: int = 0
+    end_step: int | None = None
 
-    def row(self, number: int) -> tuple[int, int]:
-        """(index of the dataset, index of the sample in it) of the row with this number, counted from 0."""
-        epoch, position = divmod(number, self.epoch_rows)
-        dataset, sample = self._epoch(epoch)[position]
-        return int(dataset), int(sample)
+    def is_active(self, step: int) -> bool:
+        """Whether it takes part in this step."""
+        return self.start_step <= step and (self.end_step is None or step < self.end_step)
 
-    def choice(self, number: int, num_choices: int) -> int:
-        """The row's draw of an index below `num_choices`, of captions for example; all are as likely."""
-        # Not the number modulo the choices: datasets alternate, so one would always meet one caption.
-        return mix_seed(self.seed, number) % num_choices
 
-    def mixture(self, num_rows: int) -> dict[str, float]:
-        """Share of each dataset among the first `num_rows` rows."""
-        counts = Counter(self.row(number)[0] for number in range(num_rows))
-        return {dataset.id: counts[index] / num_rows for index, dataset in enumerate(self.datasets)}
+class Row(NamedTuple):
+    """A row of a step: the indices of its dataset and of the sample in it."""
 
-    def _shuffled_epoch(self, epoch: int) -> np.ndarray:
-        """(epoch_rows, 2) of dataset and sample indices."""
-        rng = np.random.default_rng((self.seed, epoch))
-        entries, places = [], []
-        for index, dataset in enumerate(self.datasets):
-            passes = [rng.permutation(dataset.num_samples) for _ in range(dataset.num_passes)]
-            samples = np.concatenate(passes) if passes else np.empty(0, int)
-            entries.append(np.stack([np.full(len(samples), index), samples], axis=1))
-            # Evenly spaced from a random start: the k-th of n samples stands at (k + start) / n.
-            places.append((np.arange(len(samples)) + rng.random()) / max(len(samples), 1))
-        return np.concatenate(entries)[np.argsort(np.concatenate(places), kind="stable")]
+    dataset: int
+    sample: int
+
+
+class StepPlan:
+    """An endless sequence of steps, epoch after epoch; any step can be asked for, in any order.
+
+    Over an epoch every dataset is seen exactly len(sizes) x num_passes times; within a dataset each pass is a
+    new permutation. All rows of a step are of one size (aspect bucket), so that they fit into one batch. A
+    bucket is split into steps of nearly equal length, none longer than `step_rows`: a bucket with fewer
+    photos gives a smaller step; none is shown more often to fill it. Datasets that begin or end at a
+    step start a new epoch there.
+
+    Args:
+        step_rows: rows of a full global step, over all ranks and micro-batches.
+        sampling: SimpleTuner's `data_backend_sampling`: the order within an epoch follows each dataset's
+            probability x number of rows ("auto-weighting"), so that steps have nearly the same mixture as the
+            epoch, or its probability alone ("uniform"), so that short datasets are used up early.
+
+    Raises:
+        ValueError: if at some step no dataset has a sample to show.
+    """
+
+    def __init__(
+        self,
+        datasets: list[PlannedDataset],
+        seed: int,
+        step_rows: int,
+        sampling: Literal["auto-weighting", "uniform"] = "auto-weighting",
+    ) -> None:
+        self.datasets, self.seed, self.step_rows, self.sampling = datasets, seed, step_rows, sampling
+        borders = {0, *(d.start_step for d in datasets), *(d.end_step for d in datasets if d.end_step)}
+        self._borders = sorted(borders)
+        for border in self._borders:
+            if not any(len(dataset.sizes) for dataset in datasets if dataset.is_active(border)):
+                raise ValueError(
+                    f"There is nothing to train on at step {border}: no dataset that takes part holds a "
+                    "photo. Add photos, or change start_step and end_step."
+                )
+        self._epoch = lru_cache(maxsize=2)(self._planned_epoch)
+
+    def rows(self, step: int) -> list[Row]:
+        """The rows of a global step, counted from 0; at least 1 and at most `step_rows`, of one size."""
+        border, epoch, place = self._position(step)
+        return self._epoch(border, epoch)[place]
+
+    def size(self, step: int) -> tuple[int, int]:
+        """(width, height) in px of the images of a step."""
+        first = self.rows(step)[0]
+        return self.datasets[first.dataset].sizes[first.sample]
+
+    def choice(self, step: int, row: int, num_choices: int) -> int:
+        """The draw of an index below `num_choices` for a row, of captions for example; all are as likely."""
+        return mix_seed(self.seed, step, row, 1) % num_choices
+
+    def epoch_steps(self, step: int = 0) -> int:
+        """The number of steps of the epoch that this step belongs to, if nothing begins or ends in it."""
+        border, _, _ = self._position(step)
+        return sum(ceil(count / self.step_rows) for count in self._bucket_counts(border).values())
+
+    def mixture(self, num_steps: int) -> dict[str, float]:
+        """Share of each dataset among the rows of the first `num_steps` steps."""
+        counts = Counter(row.dataset for step in range(num_steps) for row in self.rows(step))
+        return {dataset.id: counts[index] / counts.total() for index, dataset in enumerate(self.datasets)}
+
+    def _position(self, step: int) -> tuple[int, int, int]:
+        """(step at which the datasets that take part last changed, epoch since then, step in that epoch)."""
+        border = max(border for border in self._borders if border <= step)
+        epoch_steps = sum(ceil(count / self.step_rows) for count in self._bucket_counts(border).values())
+        return border, *divmod(step - border, epoch_steps)
+
+    def _active(self, border: int) -> list[int]:
+        return [index for index, dataset in enumerate(self.datasets) if dataset.is_active(border)]
+
+    @lru_cache(maxsize=8)  # noqa: B019: a plan lives as long as its run
+    def _bucket_counts(self, border: int) -> Counter[tuple[int, int]]:
+        """Rows of an epoch by size."""
+        counts: Counter[tuple[int, int]] = Counter()
+        for index in self._active(border):
+            for size in self.datasets[index].sizes:
+                counts[size] += self.datasets[index].num_passes
+        return counts
+
+    def _planned_epoch(self, border: int, epoch: int) -> list[list[Row]]:
+        rng = np.random.default_rng((self.seed, border, epoch))
+        buckets: dict[tuple[int, int], list[tuple[float, Row]]] = {}
+        for index in self._active(border):
+            dataset = self.datasets[index]
+            passes = [rng.permutation(len(dataset.sizes)) for _ in range(dataset.num_passes)]
+            samples = [int(sample) for one_pass in passes for sample in one_pass]
+            rate = dataset.probability * (len(samples) if self.sampling == "auto-weighting" else 1)
+            # Evenly spaced from a random start: the k-th row of a dataset stands at (k + start) / rate.
+            start = rng.random()
+            for number, sample in enumerate(samples):
+                rows = buckets.setdefault(dataset.sizes[sample], [])
+                rows.append(((number + start) / rate, Row(index, sample)))
+        steps: list[tuple[float, list[Row]]] = []
+        for _, rows in sorted(buckets.items()):
+            rows.sort()
+            for places in np.array_split(np.arange(len(rows)), ceil(len(rows) / self.step_rows)):
+                middle = rows[places[len(places) // 2]][0]
+                steps.append((middle, [rows[place][1] for place in places]))
+        return [rows for _, rows in sorted(steps)]
