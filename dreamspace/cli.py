@@ -7,9 +7,11 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 from dreamspace.config import (
     MAX_SEED,
+    Prior,
     RunConfig,
     apply_settings,
     is_hub_id,
@@ -84,6 +86,19 @@ def _add_train_options(train: Parser) -> None:
         help="class images that the base model draws first, so that it forgets less (0: none)",
     )
     train.add_argument(
+        "--prior",
+        choices=get_args(Prior),
+        help="how to keep what the model knew of the class: not at all, by the photos alone, by class images "
+        "towards their noise, or by class images towards the base model (base, where there are class images)",
+    )
+    train.add_argument("--masks", type=Path, metavar="DIR", help="masks of the photos, as `mask` makes them")
+    train.add_argument(
+        "--captions",
+        action="store_true",
+        default=None,
+        help="take each photo's caption from the .txt file beside it",
+    )
+    train.add_argument(
         "--set",
         action="append",
         metavar="KEY=VALUE",
@@ -99,6 +114,10 @@ def _add_train_options(train: Parser) -> None:
         help="folder of the run, made if missing",
     )
     train.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+
+
+# Options of `train` that make the two files, and mean nothing where these are given.
+_SHORT_FORM = ("preset", "photos", "class_word", "token", "class_images", "prior", "masks", "captions")
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -118,7 +137,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _check_resume(options: argparse.Namespace) -> None:
-    given = ("config", "datasets", "preset", "photos", "class_word", "token", "class_images", "settings")
+    given = ("config", "datasets", "settings", *_SHORT_FORM)
     for name in given:
         if getattr(options, name) is not None:
             option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
@@ -130,7 +149,7 @@ def _check_resume(options: argparse.Namespace) -> None:
 def _write_pair(options: argparse.Namespace) -> None:
     if not (options.config and options.datasets):
         raise ValueError("--config and --datasets belong together. Give both, or --preset and --photos.")
-    for name in ("preset", "photos", "class_word", "token", "class_images"):
+    for name in _SHORT_FORM:
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--config and --datasets say it all. Leave out --{name.replace('_', '-')}, "
@@ -152,6 +171,7 @@ def _write_short_form(options: argparse.Namespace) -> None:
     settings = options.settings or []
     given = {"class_word": options.class_word, "num_class_images": num_class_images}
     config = apply_settings(preset.config.model_copy(update=given), settings)
+    prior = options.prior or ("base" if config.num_class_images else "none")
     prior_dir = None
     if config.num_class_images:
         # The job draws into the workspace that the run lies in, and no other.
@@ -164,6 +184,9 @@ def _write_short_form(options: argparse.Namespace) -> None:
         options.photos,
         class_word=options.class_word,
         token=options.token,
+        prior=prior,
+        masks_dir=options.masks,
+        has_captions=bool(options.captions),
         num_class_images=num_class_images,
         prior_dir=prior_dir,
         settings=settings,

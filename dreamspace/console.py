@@ -46,7 +46,7 @@ class Printer:
         self.job_dir = job_dir
         self._next_seq = first_seq
         self._last_progress = 0.0
-        self._last_loss = float("nan")
+        self._last_loss: float | None = None
 
     def follow(self) -> None:
         """Show what has not been shown yet, until the job has ended."""
@@ -62,7 +62,7 @@ class Printer:
                 print(event["message"], flush=True)
             case "loss":
                 self._last_loss = float("nan") if event["loss"] is None else event["loss"]
-            case "progress":
+            case "progress" if self._last_loss is not None:  # other jobs say it by their stages
                 self._show_progress(event)
             case "sample":
                 print(f"  {event['path']}: {event['prompt']}", flush=True)

@@ -2,11 +2,13 @@
 
 from dreamspace.config.dataset import DatasetConfig, parse_dataset
 from dreamspace.config.datasets import (
+    Prior,
     check_datasets,
     class_prompt,
     instance_prompt,
     load_datasets,
     mask_datasets,
+    prior_of,
     read_datasets,
     save_datasets,
     subject_dataset,
@@ -21,6 +23,7 @@ __all__ = [
     "MAX_SEED",
     "DatasetConfig",
     "Preset",
+    "Prior",
     "RunConfig",
     "apply_settings",
     "check_datasets",
@@ -33,6 +36,7 @@ __all__ = [
     "mask_datasets",
     "parse_dataset",
     "parse_run_config",
+    "prior_of",
     "read_datasets",
     "save_datasets",
     "subject_dataset",

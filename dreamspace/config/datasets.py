@@ -1,12 +1,18 @@
 """multidatabackend.json: the list of datasets of a run, and what is learned from which."""
 
 from pathlib import Path
+from typing import Literal
 
-from dreamspace.config.dataset import DatasetConfig, parse_dataset
+from dreamspace.config.dataset import DatasetConfig, RegularisationTarget, parse_dataset
 from dreamspace.config.parsing import shown
 from dreamspace.config.run import RunConfig
 from dreamspace.files import read_json, write_json
 from dreamspace.suggest import nearest
+
+Prior = Literal["none", "image-free", "noise", "base"]
+"""How a run keeps what the model knew of the class: not at all; on the subject's own photos under the class
+prompt, towards the base model's prediction; on class images towards their noise (the paper's prior
+preservation); or on class images towards the base model's prediction."""
 
 
 def read_datasets(path: Path) -> list[DatasetConfig]:
@@ -152,20 +158,41 @@ def subject_datasets(
     instance_prompt: str,
     resolution: int,
     prior_dir: Path | None = None,
-    class_prompt: str | None = None,
+    class_prompt: str | list[str] | None = None,
+    *,
+    regularisation_target: RegularisationTarget = "base",
+    masks_dir: Path | None = None,
+    has_captions: bool = False,
 ) -> list[DatasetConfig]:
-    """The datasets of a run without files of its own: `subject`, and `prior` if there are class images.
+    """The datasets of a run without files of its own: `subject`, and where asked for `masks` and `prior`.
 
     Args:
         resolution: edge of the training images in px.
-        prior_dir: folder of class images; their target is the base model's own prediction.
+        prior_dir: folder of class images; the subject's own folder makes the prior image-free.
         class_prompt: the caption of the class images; required with `prior_dir`.
+        has_captions: whether the photos have captions of their own, instead of the instance prompt.
     """
     assert (prior_dir is None) == (class_prompt is None), (prior_dir, class_prompt)
     size = {"resolution": resolution, "resolution_type": "pixel", "crop": True}
-    datasets = [
-        DatasetConfig(id="subject", instance_data_dir=photos_dir, instance_prompt=instance_prompt, **size)
-    ]
+    subject = DatasetConfig(
+        id="subject",
+        instance_data_dir=photos_dir,
+        instance_prompt=instance_prompt,
+        caption_strategy="textfile" if has_captions else "instanceprompt",
+        conditioning_data="masks" if masks_dir else None,
+        **size,
+    )
+    datasets = [subject]
+    if masks_dir is not None:
+        datasets.append(
+            DatasetConfig(
+                id="masks",
+                dataset_type="conditioning",
+                conditioning_type="mask",
+                instance_data_dir=masks_dir,
+                **size,
+            )
+        )
     if prior_dir is not None:
         datasets.append(
             DatasetConfig(
@@ -173,7 +200,19 @@ def subject_datasets(
                 instance_data_dir=prior_dir,
                 instance_prompt=class_prompt,
                 is_regularisation_data=True,
+                regularisation_target=regularisation_target,
                 **size,
             )
         )
     return datasets
+
+
+def prior_of(datasets: list[DatasetConfig]) -> Prior:
+    """Which of the four ways these datasets keep the prior, by the first regularisation dataset."""
+    found = next((d for d in datasets if d.is_trained and d.is_regularisation_data), None)
+    if found is None:
+        return "none"
+    if found.regularisation_target == "noise":
+        return "noise"
+    is_free = found.instance_data_dir == subject_dataset(datasets).instance_data_dir
+    return "image-free" if is_free else "base"

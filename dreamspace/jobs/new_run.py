@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamspace.config import (
     DatasetConfig,
     Preset,
+    Prior,
     RunConfig,
     apply_settings,
     load_datasets,
@@ -31,17 +32,26 @@ def write_run(
     *,
     class_word: str,
     token: str | None = None,
+    prior: Prior = "none",
     num_class_images: int = 0,
     prior_dir: Path | None = None,
+    class_prompts: list[str] | None = None,
+    masks_dir: Path | None = None,
+    has_captions: bool = False,
     settings: list[str] | None = None,
 ) -> RunConfig:
     """Write `config.json` and `multidatabackend.json` of a new run into `run_dir`; returns the configuration.
 
-    With class images, whichever are fewer are repeated, so that about every second row shows the subject.
+    With a prior, whichever is fewer of photos and class images is repeated, so that about every second row
+    shows the subject.
 
     Args:
-        num_class_images: how many class images are trained with, unless a setting says it; 0 for none.
+        num_class_images: how many class images are trained with, unless a setting says it; for the priors
+            that need some.
         prior_dir: their folder, which the base model fills; a user's own photos in it come first.
+        class_prompts: what class images show; None makes one of the class word.
+        masks_dir: the masks of the photos; None learns the whole photos.
+        has_captions: see `subject_datasets`.
         settings: "key=value" each, on top of the preset.
 
     Raises:
@@ -50,7 +60,12 @@ def write_run(
     """
     _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
-    given = {"token": token or None, "class_word": class_word, "num_class_images": num_class_images}
+    needs_images = prior in ("noise", "base")
+    given = {
+        "token": token or None,
+        "class_word": class_word,
+        "num_class_images": num_class_images if needs_images else 0,
+    }
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
     instance_prompt = instance_prompt_of(config.token, config.class_word)
     class_prompt = class_prompt_of(config.class_word)
@@ -58,23 +73,42 @@ def write_run(
     scenes = [f"{instance_prompt} {scene}" for scene in NEW_SCENES]
     given["validation_prompts"] = preset.config.validation_prompts or [*scenes, class_prompt]
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
-    with_prior = config.num_class_images > 0
-    assert prior_dir is not None or not with_prior, "class images need a folder"
+    if needs_images and not config.num_class_images:
+        raise ValueError(
+            f"The prior '{prior}' needs class images, and their number is 0. Give it, or 'none'."
+        )
+    if not needs_images and config.num_class_images:
+        raise ValueError(
+            f"The prior '{prior}' takes no class images, and num_class_images is {config.num_class_images}. "
+            "Set it to 0, or take the prior 'base' or 'noise'."
+        )
+    assert prior_dir is not None or not needs_images, "class images need a folder"
+    folder = {"none": None, "image-free": photos_dir}.get(prior, prior_dir)
     datasets = subject_datasets(
         photos_dir.resolve(),
         instance_prompt,
         preset.resolution,
-        prior_dir.resolve() if with_prior else None,
-        class_prompt if with_prior else None,
+        folder and folder.resolve(),
+        (class_prompts or class_prompt) if folder else None,
+        regularisation_target="noise" if prior == "noise" else "base",
+        masks_dir=masks_dir and masks_dir.resolve(),
+        has_captions=has_captions,
     )
-    if with_prior:
-        counts = (len(photos), config.num_class_images)
-        fewer, more = sorted((0, 1), key=counts.__getitem__)
-        repeats = round(counts[more] / counts[fewer]) - 1
-        datasets[fewer] = datasets[fewer].model_copy(update={"repeats": repeats})
-        # The folder is shared: an earlier run may have had more images drawn.
-        datasets[1] = datasets[1].model_copy(update={"max_num_samples": config.num_class_images})
-    return _write(config, datasets, run_dir, prior_dir if with_prior else None)
+    if needs_images:
+        datasets = _balanced(datasets, len(photos), config.num_class_images)
+    return _write(config, datasets, run_dir, prior_dir if needs_images else None)
+
+
+def _balanced(datasets: list[DatasetConfig], num_photos: int, num_class_images: int) -> list[DatasetConfig]:
+    """Repeat whichever is fewer, and take no more class images: their folder is shared with other runs."""
+    *others, prior = datasets
+    fewer, more = sorted((num_photos, num_class_images))
+    repeats = {"repeats": round(more / fewer) - 1}
+    if num_photos <= num_class_images:
+        others[0] = others[0].model_copy(update=repeats)
+    else:
+        prior = prior.model_copy(update=repeats)
+    return [*others, prior.model_copy(update={"max_num_samples": num_class_images})]
 
 
 def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: list[str]) -> RunConfig:
@@ -93,8 +127,9 @@ def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: li
     datasets = [
         dataset.model_copy(
             update={
-                "instance_data_dir": dataset.instance_data_dir.resolve(),
-                "cache_dir_vae": dataset.cache_dir_vae and dataset.cache_dir_vae.resolve(),
+                name: folder.resolve()
+                for name in ("instance_data_dir", "cache_dir_vae", "cache_dir")
+                if (folder := getattr(dataset, name)) is not None
             }
         )
         for dataset in load_datasets(datasets_file)
@@ -154,14 +189,23 @@ def absolute_model(name: str) -> str:
     return str(folder.resolve()) if name != "mini" and folder.is_dir() else name
 
 
-def prior_folder(workspace: Workspace, model: str, class_word: str) -> Path:
+def prior_folder(
+    workspace: Workspace, model: str, class_word: str, class_prompts: list[str] | None = None
+) -> Path:
     """Where class images of a model and class are kept, for all runs that can share them.
 
     A Hub id `owner/name` becomes `owner--name`, which is no other's; a model's folder is told from others of
-    its name by its path.
+    its name by its path, and prompts of the user's own from the one made of the class word.
     """
     path = Path(absolute_model(model))
     if path.is_absolute():
-        model = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        model = f"{path.name}-{_short_hash(str(path))}"
     model = re.sub(r"[^\w.-]", "-", model.replace("/", "--"))
-    return workspace.priors / model / re.sub(r"[^\w-]", "-", class_word)
+    name = re.sub(r"[^\w-]", "-", class_word)
+    if class_prompts and class_prompts != [class_prompt_of(class_word)]:
+        name = f"{name}-{_short_hash(repr(class_prompts))}"
+    return workspace.priors / model / name
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

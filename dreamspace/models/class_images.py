@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
+from dreamspace.models.previews import PreviewSink, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.models.source import fingerprint
 
@@ -44,6 +45,7 @@ def draw_class_images(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
     seed: int = 0,
+    previews: Callable[[list[str], int], PreviewSink] | None = None,
 ) -> int:
     """Fill `folder` up to `count` class images; returns how many of these are there then.
 
@@ -55,6 +57,8 @@ def draw_class_images(
         on_progress: called before the first batch and after each with the number that is there, and `count`.
         should_stop: asked between batches; what is drawn stays.
         seed: of the first image; the others count up.
+        previews: makes the sink for a batch from its prompts and the number of its first image; drawn by the
+            model's tiny decoder, where it has one.
     """
     edge = model.family.native_resolution_px(model.folder)
     settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
@@ -72,6 +76,7 @@ def draw_class_images(
     pipeline = model.family.pipeline(
         model.folder, denoiser, model.family.load_vae(model.folder, model.device)
     )
+    tiny_vae = load_tiny_vae(model.folder, model.device) if previews else None
     for start in range(0, len(missing), BATCH_SIZE):
         if should_stop():
             break
@@ -83,6 +88,8 @@ def draw_class_images(
             conditioning[""],
             [image_seed for _, _, image_seed in batch],
             settings,
+            tiny_vae,
+            previews([prompt for _, prompt, _ in batch], done) if previews else None,
         )
         for (name, _, _), image in zip(batch, images, strict=True):
             with replace_file(folder / name) as temporary:

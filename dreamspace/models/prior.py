@@ -8,11 +8,12 @@ from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import open_model
-from dreamspace.models.class_images import draw_class_images
+from dreamspace.models.class_images import NUM_INFERENCE_STEPS, draw_class_images
+from dreamspace.models.previews import PreviewSink, announced_previews
 
 
 def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
-    """Draw class images into a folder; those that are there already are kept.
+    """Draw class images into a folder, with previews; those that are there already are kept.
 
     The last event's path is the folder's full path, because it lies outside the job's.
 
@@ -25,6 +26,10 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     def on_progress(done: int, total: int) -> None:
         events.write("stage", name="prior", message=f"Drawing class images: {done} of {total}.")
+        events.write("progress", step=done, num_steps=total, steps_per_second=None, eta_seconds=None)
+
+    def previews(prompts: list[str], first_index: int) -> PreviewSink:
+        return announced_previews(events, job_dir, prompts, NUM_INFERENCE_STEPS, first_index=first_index)
 
     done = draw_class_images(
         model,
@@ -34,6 +39,7 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         on_progress,
         lambda: stop_requested(job_dir),
         arguments["seed"],
+        previews,
     )
     stopped = done < count and consume_control(job_dir, "stop")
     events.write("stopped" if stopped else "done", step=done, path=out)
