@@ -1,17 +1,21 @@
-"""What a subject's training teaches and what it costs, on sample subjects whose truth is known.
+"""What a subject's training teaches, forgets and costs, method by method, on subjects whose truth is known.
 
     python -m benchmarks.learning --out docs
 
-Trains every combination of subject, seed and prior by the real `train` command, draws held-out scenes
-with the base model and with each checkpoint, and writes `learning.md` (the table), `learning.json` and
-`learning.png` (a grid). Columns:
+Trains every combination of method, subject and seed by the real `train` command, draws held-out scenes with
+the base model and with the trained adapter, and writes `learning.md` (the table), `learning.json` and
+`learning.png` (a grid). Runs and their figures are kept in `--home`, so that it goes on where it was stopped;
+`--report` only writes what is there. Columns:
 
-- CLIP-I: mean cosine between generated images and held-out photos, whole images on both sides, over pairs in
-  different scenes, so that the scene itself earns nothing. The ceiling is the same among held-out photos.
-- gap closed: how far CLIP-I came from the base model's value towards the ceiling.
+- gap closed: how far CLIP-I (mean cosine between generated images and held-out photos, over pairs in
+  different scenes, so that the scene itself earns nothing) came from the base model's value towards the
+  ceiling, which is the same among held-out photos.
 - scene: share of images whose scene is the one asked for, as the CLIP sees it.
-- seconds: of the fastest run, previews and validation included; other work on the machine slows the others.
 - leak: what the bare class prompt gained in CLIP-I, as a share of what the subject's prompt gained.
+- copying: mean cosine of each image with the training photo nearest to it; held-out photos have the first
+  row's value.
+- drift: 1 - mean cosine between images of the class prompt and the base model's, at the same seeds.
+- seconds: of the fastest run, start and saving included; other work on the machine slows the others.
 """
 
 import argparse
@@ -29,51 +33,210 @@ from PIL import Image
 from torch import Tensor
 
 from dreamspace.evaluation.clip import Clip
-from dreamspace.files import write_json
+from dreamspace.files import read_json, write_json
 from dreamspace.mini import MODEL_FOLDER
+from dreamspace.mini.renders import training_sceneries
 from dreamspace.mini.scenes import SCENES
-from dreamspace.mini.subjects import HELD_OUT_SCENES, SUBJECTS, subject_photos, write_photos
-from dreamspace.run_folder import checkpoint_folder
+from dreamspace.mini.subjects import HELD_OUT_SCENES, PHOTO_SCENES, SUBJECTS, subject_photos, write_photos
+from dreamspace.mini.world import all_sceneries, render
 
-CHECKPOINTS = (100, 200, 400)
 IMAGE_SEEDS = (0, 1, 2, 3)
 NUM_CLASS_IMAGES = 24
+
+GENERATED = ("--class-images", str(NUM_CLASS_IMAGES))
+DRAWN = ("--class-photos", "CLASS_PHOTOS")
+MASKS = ("--masks", "MASKS")
+CAPTIONS = ("--captions",)
+ROLLOUT = (
+    *("--set", "scheduled_sampling_max_step_offset=10", "--set", "scheduled_sampling_probability=1"),
+    *("--set", "scheduled_sampling_ramp_steps=100"),
+)
+EMA = ("--set", "use_ema=true", "--set", "ema_decay=0.98")
+MIN_SNR = ("--set", "snr_gamma=5")
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "image-free prior": ("--prior", "image-free"),
+    "class images drawn by mini, their noise": ("--prior", "noise", *GENERATED),
+    "class images of the world, their noise": ("--prior", "noise", *DRAWN),
+    "class images drawn by mini, base's prediction": ("--prior", "base", *GENERATED),
+    "class images of the world, base's prediction": ("--prior", "base", *DRAWN),
+    "short captions": CAPTIONS,
+    "masks": MASKS,
+    "rollout": ROLLOUT,
+    "EMA": EMA,
+    "Min-SNR": MIN_SNR,
+    "base's prediction + masks": (*GENERATED, *MASKS),
+    "base's prediction + masks + captions": (*GENERATED, *MASKS, *CAPTIONS),
+    "base's prediction + EMA": (*GENERATED, *EMA),
+    "base's prediction + rollout": (*GENERATED, *ROLLOUT),
+    "image-free + masks": ("--prior", "image-free", *MASKS),
+}
+"""Options of `train` by method; words in capitals stand for folders of this benchmark."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one adapter does; see the module's docstring. `clip_i` values are means of cosines."""
+
+    clip_i: float
+    class_clip_i: float
+    scene: float
+    copying: float
+    drift: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One checkpoint's figures; step 0 is the base model."""
+    """One run: its figures, and those of the base model and of the held-out photos themselves."""
 
+    method: str
     subject: str
     seed: int
-    prior: bool
-    step: int
-    clip_i: float
-    ceiling: float
-    class_clip_i: float
-    scene: float
+    num_steps: int
     seconds: float
+    base_clip_i: float
+    base_class_clip_i: float
+    ceiling: float
+    figures: Figures
 
 
-def train(subject: str, seed: int, prior: bool, home: Path) -> float:
-    """Train by the real command; returns its seconds, previews and validation included."""
-    run_dir = home / "runs" / run_name(subject, seed, prior)
-    if (run_dir / "seconds.txt").exists():
+class Bench:
+    """The subjects, the judge and the folders of one benchmark."""
+
+    def __init__(self, home: Path, num_steps: int) -> None:
+        self.home, self.num_steps, self.clip = home, num_steps, Clip()
+
+    def photos(self, subject: str) -> Path:
+        """The folder of a subject's photos, each with its caption and its mask in `masks-<subject>`."""
+        folder, masks = self.home / "photos" / subject, self.home / "photos" / f"masks-{subject}"
+        if not masks.exists():
+            class_word = SUBJECTS[subject].class_word
+            for path, scene in zip(write_photos(subject, folder), PHOTO_SCENES, strict=True):
+                path.with_suffix(".txt").write_text(f"a photo of a sks {class_word} {SCENES[scene][0]}\n")
+            self.run("mask", str(folder), "--out", str(masks), "--subject-text", class_word)
+        return folder
+
+    def class_photos(self, class_word: str) -> Path:
+        """A folder of class photos that the world draws: its "real" ones."""
+        folder = self.home / "class-photos" / class_word
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            sceneries = training_sceneries(len(all_sceneries()) // 2)
+            chosen = [scenery for scenery in sceneries if scenery.class_word == class_word]
+            for index, scenery in enumerate(chosen[:NUM_CLASS_IMAGES]):
+                render(scenery, 5_000_000 + index).image.save(folder / f"{index:02d}.png")
+        return folder
+
+    def run(self, *arguments: str) -> None:
+        """A command of Dreamspace's own."""
+        command = [sys.executable, "-m", "dreamspace", *arguments]
+        subprocess.run(command, env={**os.environ, "DREAMSPACE_HOME": str(self.home)}, check=True)
+
+    def run_dir(self, method: str, subject: str, seed: int) -> Path:
+        """The folder of one combination's run."""
+        name = "".join(letter if letter.isalnum() else "-" for letter in method)
+        return self.home / "runs" / f"{subject}-{seed}-{self.num_steps}-{name}"
+
+    def train(self, method: str, subject: str, seed: int) -> float:
+        """Train by the real command; returns its seconds."""
+        run_dir = self.run_dir(method, subject, seed)
+        if not (run_dir / "seconds.txt").exists():
+            photos, class_word = self.photos(subject), SUBJECTS[subject].class_word
+            folders = {
+                "MASKS": str(photos.with_name(f"masks-{subject}")),
+                "CLASS_PHOTOS": str(self.class_photos(class_word)),
+            }
+            options = [folders.get(option, option) for option in METHODS[method]]
+            settings = (f"seed={seed}", f"max_train_steps={self.num_steps}", "validation_disable=true")
+            started = time.perf_counter()
+            self.run(
+                *("train", "--preset", "mini", "--run", str(run_dir), "--photos", str(photos)),
+                *("--class-word", class_word, "--token", "sks", *options),
+                *(word for setting in settings for word in ("--set", setting)),
+            )
+            (run_dir / "seconds.txt").write_text(str(time.perf_counter() - started))
         return float((run_dir / "seconds.txt").read_text())
-    command = [
-        *(sys.executable, "-m", "dreamspace", "train", "--preset", "mini", "--run", str(run_dir)),
-        *("--photos", str(home / "photos" / subject), "--class-word", SUBJECTS[subject].class_word),
-        *("--token", "sks", "--class-images", str(NUM_CLASS_IMAGES if prior else 0), "--set", f"seed={seed}"),
-    ]
-    started = time.perf_counter()
-    subprocess.run(command, env={**os.environ, "DREAMSPACE_HOME": str(home)}, check=True)
-    seconds = time.perf_counter() - started
-    (run_dir / "seconds.txt").write_text(str(seconds))
-    return seconds
+
+    def row(self, method: str, subject: str, seed: int) -> Row:
+        """Train and measure one combination, or read what was measured before."""
+        run_dir, seconds = self.run_dir(method, subject, seed), self.train(method, subject, seed)
+        base = self.base(subject)
+        if not (run_dir / "figures.json").exists():
+            pipeline = stock_pipeline()
+            averaged = run_dir / "adapter-ema"
+            pipeline.load_lora_weights(averaged if averaged.exists() else run_dir / "adapter")
+            figures, shown = self.measure(pipeline, subject, base["class_embedding"])
+            shown.save(run_dir / "figures.png")
+            write_json(run_dir / "figures.json", asdict(figures))
+        figures = Figures(**read_json(run_dir / "figures.json"))
+        return Row(
+            method,
+            subject,
+            seed,
+            self.num_steps,
+            seconds,
+            base["figures"]["clip_i"],
+            base["figures"]["class_clip_i"],
+            base["ceiling"],
+            figures,
+        )
+
+    def base(self, subject: str) -> dict:
+        """The base model's figures for a subject, the ceiling, and its class images as the CLIP sees them."""
+        path = self.home / f"base-{subject}.json"
+        if not path.exists():
+            figures, shown = self.measure(stock_pipeline(), subject, None)
+            shown.save(path.with_suffix(".png"))
+            held_out, scenes = self.embedded_photos(subject, held_out=True), list(HELD_OUT_SCENES)
+            drawn = draw(stock_pipeline(), f"a photo of a {SUBJECTS[subject].class_word}")
+            values = {
+                "figures": asdict(figures),
+                "ceiling": similarity(held_out, scenes, held_out, scenes),
+                "copying": nearest(held_out, self.embedded_photos(subject, held_out=False)),
+                "class_embedding": self.clip.embed_pictures(drawn).tolist(),
+            }
+            write_json(path, values)
+        return read_json(path)
+
+    def embedded_photos(self, subject: str, *, held_out: bool) -> Tensor:
+        """(N, D): the subject's photos as the CLIP sees them."""
+        return self.clip.embed_pictures([image for image, _ in subject_photos(subject, held_out=held_out)])
+
+    def measure(
+        self, pipeline: StableDiffusionPipeline, subject: str, base_class: list[list[float]] | None
+    ) -> tuple[Figures, Image.Image]:
+        """The figures of a pipeline, and a strip of pictures: the subject in each scene, two of the class.
+
+        Args:
+            base_class: the base model's class images, embedded; None for the base model itself.
+        """
+        class_word = SUBJECTS[subject].class_word
+        scenes = [scene for scene in HELD_OUT_SCENES for _ in IMAGE_SEEDS]
+        images = draw(pipeline, f"a photo of a sks {class_word}")
+        of_class = draw(pipeline, f"a photo of a {class_word}")
+        embedded, embedded_class = self.clip.embed_pictures(images), self.clip.embed_pictures(of_class)
+        asked = [f"a photo of a {class_word} {words}" for words, _ in SCENES.values()]
+        chosen = [list(SCENES)[index] for index in self.clip.choose(embedded, asked)]
+        held_out = self.embedded_photos(subject, held_out=True)
+        before = embedded_class if base_class is None else torch.tensor(base_class)
+        figures = Figures(
+            clip_i=similarity(embedded, scenes, held_out, list(HELD_OUT_SCENES)),
+            class_clip_i=similarity(embedded_class, scenes, held_out, list(HELD_OUT_SCENES)),
+            scene=float(np.mean([a == b for a, b in zip(chosen, scenes, strict=True)])),
+            copying=nearest(embedded, self.embedded_photos(subject, held_out=False)),
+            drift=1 - (embedded_class * before).sum(dim=1).mean().item(),
+        )
+        every = slice(None, None, len(IMAGE_SEEDS))
+        shown = [*images[every], *of_class[every][:2]]
+        return figures, Image.fromarray(np.concatenate([np.asarray(image) for image in shown], axis=1))
 
 
-def run_name(subject: str, seed: int, prior: bool) -> str:
-    return f"{subject}-{seed}-{'prior' if prior else 'plain'}"
+def stock_pipeline() -> StableDiffusionPipeline:
+    """mini as diffusers itself loads it."""
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def draw(pipeline: StableDiffusionPipeline, prompt: str) -> list[Image.Image]:
@@ -91,60 +254,60 @@ def similarity(first: Tensor, first_scenes: list[str], second: Tensor, second_sc
     return cosines[different].mean().item()
 
 
-def measure(
-    pipeline, clip: Clip, subject: str, held_out: Tensor
-) -> tuple[dict[str, float], list[Image.Image]]:
-    """CLIP-I of the subject's and of the bare class prompt, and the share of right scenes."""
-    class_word = SUBJECTS[subject].class_word
-    scenes = [scene for scene in HELD_OUT_SCENES for _ in IMAGE_SEEDS]
-    images = draw(pipeline, f"a photo of a sks {class_word}")
-    of_class = draw(pipeline, f"a photo of a {class_word}")
-    embedded, class_embedded = clip.embed_pictures(images), clip.embed_pictures(of_class)
-    asked = [f"a photo of a {class_word} {words}" for words, _ in SCENES.values()]
-    chosen = [list(SCENES)[index] for index in clip.choose(embedded, asked)]
-    photo_scenes = list(HELD_OUT_SCENES)
-    figures = {
-        "clip_i": similarity(embedded, scenes, held_out, photo_scenes),
-        "ceiling": similarity(held_out, photo_scenes, held_out, photo_scenes),
-        "class_clip_i": similarity(class_embedded, scenes, held_out, photo_scenes),
-        "scene": float(np.mean([a == b for a, b in zip(chosen, scenes, strict=True)])),
-    }
-    shown = [images[place * len(IMAGE_SEEDS)] for place in range(len(HELD_OUT_SCENES))]
-    return figures, [*shown, *of_class[: 2 * len(IMAGE_SEEDS) : len(IMAGE_SEEDS)]]
+def nearest(images: Tensor, photos: Tensor) -> float:
+    """Mean over the images of the cosine with the nearest photo; (N, D) and (M, D) unit vectors."""
+    return (images @ photos.T).amax(dim=1).mean().item()
 
 
-def table(rows: list[Row]) -> str:
-    """The rows, averaged over subjects and seeds, as Markdown."""
-    base = {(row.subject, row.seed, row.prior): row for row in rows if row.step == 0}
+def table(rows: list[Row], held_out_copying: float) -> str:
+    """A line for each method, averaged over subjects and seeds, as Markdown."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    by_subject = "".join(f" {subject} |" for subject in subjects)
     lines = [
-        "| prior | steps | CLIP-I | ceiling | gap closed | scene | leak | seconds (fastest) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| method | gap closed |{by_subject} scene | leak | copying | drift | seconds |",
+        "| --- " * (7 + len(subjects)) + "|",
+        f"| held-out photos | 100% |{' 100% |' * len(subjects)} | | {held_out_copying:.2f} | | |",
     ]
-    for prior in (False, True):
-        for step in (0, *CHECKPOINTS):
-            chosen = [row for row in rows if row.prior == prior and row.step == step]
-            before = [base[row.subject, row.seed, row.prior] for row in chosen]
-            mean = {
-                name: np.mean([getattr(row, name) for row in chosen])
-                for name in ("clip_i", "ceiling", "scene")
-            }
-            gain = np.mean([row.clip_i - start.clip_i for row, start in zip(chosen, before, strict=True)])
-            gap = np.mean([row.ceiling - start.clip_i for row, start in zip(chosen, before, strict=True)])
-            class_gain = np.mean(
-                [row.class_clip_i - start.class_clip_i for row, start in zip(chosen, before, strict=True)]
-            )
-            leak = f"{class_gain / gain:.0%}" if step else "-"
-            seconds = f"{min(row.seconds for row in chosen):.0f}" if step == CHECKPOINTS[-1] else "-"
-            cells = (
-                f"{mean['clip_i']:.3f}",
-                f"{mean['ceiling']:.3f}",
-                f"{gain / gap:.0%}",
-                f"{mean['scene']:.0%}",
-            )
-            lines.append(
-                f"| {'yes' if prior else 'no'} | {step} | {' | '.join(cells)} | {leak} | {seconds} |"
-            )
+    for method in METHODS:
+        chosen = [row for row in rows if row.method == method]
+        if not chosen:
+            continue
+        figures = [row.figures for row in chosen]
+        gain = np.mean([row.figures.clip_i - row.base_clip_i for row in chosen])
+        class_gain = np.mean([row.figures.class_clip_i - row.base_class_clip_i for row in chosen])
+        cells = [
+            gap_closed(chosen),
+            *(gap_closed([row for row in chosen if row.subject == subject]) for subject in subjects),
+            f"{np.mean([found.scene for found in figures]):.0%}",
+            f"{class_gain / gain:.0%}",
+            f"{np.mean([found.copying for found in figures]):.2f}",
+            f"{np.mean([found.drift for found in figures]):.3f}",
+            f"{min(row.seconds for row in chosen):.0f}",
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def gap_closed(rows: list[Row]) -> str:
+    """The share of the way to the ceiling that these runs went."""
+    gain = sum(row.figures.clip_i - row.base_clip_i for row in rows)
+    return f"{gain / sum(row.ceiling - row.base_clip_i for row in rows):.0%}"
+
+
+def write_grid(bench: Bench, rows: list[Row], path: Path) -> None:
+    """Held-out photos, the base model, and each method at one seed, for every subject below each other."""
+    strips = []
+    for subject in dict.fromkeys(row.subject for row in rows):
+        photos = [image for image, _ in subject_photos(subject, held_out=True) + subject_photos(subject)[:2]]
+        strips.append(np.concatenate([np.asarray(image.resize((128, 128))) for image in photos], axis=1))
+        strips.append(np.asarray(Image.open(bench.home / f"base-{subject}.png")))
+        seed = min(row.seed for row in rows)
+        for row in rows:
+            if row.subject == subject and row.seed == seed:
+                strips.append(
+                    np.asarray(Image.open(bench.run_dir(row.method, subject, seed) / "figures.png"))
+                )
+    Image.fromarray(np.concatenate(strips)).save(path)
 
 
 def main() -> None:
@@ -155,40 +318,24 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path("workspace/learning"), help="runs are kept here")
     parser.add_argument("--subjects", nargs="+", default=["biscuit", "tinker"], choices=SUBJECTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--steps", type=int, default=200, help="of each run")
+    parser.add_argument("--report", action="store_true", help="leave out what has not been trained yet")
     options = parser.parse_args()
-    home, clip, rows, grid = options.home.resolve(), Clip(), [], []
-    for subject in options.subjects:
-        write_photos(subject, home / "photos" / subject)
-        photos = [image for image, _ in subject_photos(subject, held_out=True)]
-        held_out = clip.embed_pictures(photos)
-        pictures = subject_photos(subject)[:2]
-        grid.append(
-            [
-                *(image.resize((128, 128)) for image in photos),
-                *(image.resize((128, 128)) for image, _ in pictures),
-            ]
-        )
+    bench, rows = Bench(options.home.resolve(), options.steps), []
+    for method in options.methods:
         for seed in options.seeds:
-            for prior in (False, True):
-                seconds = train(subject, seed, prior, home)
-                pipeline = StableDiffusionPipeline.from_pretrained(MODEL_FOLDER, dtype=torch.float32)
-                pipeline.set_progress_bar_config(disable=True)
-                for step in (0, *CHECKPOINTS):
-                    if step:
-                        run_dir = home / "runs" / run_name(subject, seed, prior)
-                        pipeline.unload_lora_weights()
-                        pipeline.load_lora_weights(checkpoint_folder(run_dir, step))
-                    figures, images = measure(pipeline, clip, subject, held_out)
-                    rows.append(Row(subject, seed, prior, step, seconds=seconds, **figures))
-                    if seed == options.seeds[0] and prior:
-                        grid.append(images)
+            for subject in options.subjects:
+                is_there = (bench.run_dir(method, subject, seed) / "figures.json").exists()
+                if is_there or not options.report:
+                    rows.append(bench.row(method, subject, seed))
                     print(rows[-1], flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "learning.md").write_text(table(rows) + "\n")
+    copying = float(np.mean([bench.base(subject)["copying"] for subject in options.subjects]))
+    (options.out / "learning.md").write_text(table(rows, copying) + "\n")
     write_json(options.out / "learning.json", [asdict(row) for row in rows])
-    pixels = [np.concatenate([np.asarray(image) for image in row], axis=1) for row in grid]
-    Image.fromarray(np.concatenate(pixels)).save(options.out / "learning.png")
-    print(table(rows))
+    write_grid(bench, rows, options.out / "learning.png")
+    print(table(rows, copying))
 
 
 if __name__ == "__main__":

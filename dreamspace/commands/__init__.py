@@ -1,0 +1,1 @@
+"""The commands of `python -m dreamspace`: their options, and what they do."""

@@ -1,0 +1,158 @@
+"""`python -m dreamspace train`: a run from two JSON files, or from photos and a preset."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from dreamspace.commands.jobs import secrets_for
+from dreamspace.config import (
+    Prior,
+    RunConfig,
+    apply_settings,
+    list_presets,
+    load_datasets,
+    load_preset,
+)
+from dreamspace.console import watch
+from dreamspace.data.photos import list_photos
+from dreamspace.jobs.launcher import submit
+from dreamspace.jobs.new_run import copy_run, prior_folder, write_run
+from dreamspace.jobs.workspace import Workspace, cache_of
+
+
+def add_train_options(train: argparse.ArgumentParser) -> None:
+    train.add_argument("--config", type=Path, help="config.json of the run")
+    train.add_argument("--datasets", type=Path, help="multidatabackend.json, the list of datasets")
+    train.add_argument("--preset", help=f"a configuration by name: {', '.join(list_presets())}")
+    train.add_argument("--photos", type=Path, help="folder with photos of the subject")
+    train.add_argument("--class-word", help="what the subject is, such as dog")
+    train.add_argument("--token", help="the rare word that stands for the subject, such as sks")
+    train.add_argument(
+        "--class-images",
+        type=int,
+        metavar="N",
+        help="class images that the base model draws first, so that it forgets less (0: none)",
+    )
+    train.add_argument(
+        "--class-photos",
+        type=Path,
+        metavar="DIR",
+        help="a folder of your own class photos, instead of images that the base model draws",
+    )
+    train.add_argument(
+        "--prior",
+        choices=get_args(Prior),
+        help="how to keep what the model knew of the class: not at all, by the photos alone, by class images "
+        "towards their noise, or by class images towards the base model (base, where there are class images)",
+    )
+    train.add_argument("--masks", type=Path, metavar="DIR", help="masks of the photos, as `mask` makes them")
+    train.add_argument(
+        "--captions",
+        action="store_true",
+        default=None,
+        help="take each photo's caption from the .txt file beside it",
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a setting; may be repeated",
+    )
+    train.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        dest="run_dir",
+        help="folder of the run, made if missing",
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+
+
+# Options of `train` that make the two files, and mean nothing where these are given.
+_SHORT_FORM = (
+    "preset",
+    "photos",
+    "class_word",
+    "token",
+    "class_images",
+    "class_photos",
+    "prior",
+    "masks",
+    "captions",
+)
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Write the run's folder, or take the one to be resumed, and train it."""
+    run_dir = options.run_dir.resolve()
+    if options.resume:
+        _check_resume(options)
+    elif options.config or options.datasets:
+        _write_pair(options)
+    else:
+        _write_short_form(options)
+    config = RunConfig.load(run_dir / "config.json")
+    load_datasets(run_dir / "multidatabackend.json")
+    secrets = secrets_for(config.pretrained_model_name_or_path)
+    submit(run_dir, "train", {"resume": options.resume}, secrets=secrets)
+    return watch(run_dir)
+
+
+def _check_resume(options: argparse.Namespace) -> None:
+    given = ("config", "datasets", "settings", *_SHORT_FORM)
+    for name in given:
+        if getattr(options, name) is not None:
+            option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"--resume goes on with the run's own settings. Leave out {option}.")
+    if not (options.run_dir / "config.json").exists():
+        raise ValueError(f"There is no run in {options.run_dir} to resume. Start it without --resume.")
+
+
+def _write_pair(options: argparse.Namespace) -> None:
+    if not (options.config and options.datasets):
+        raise ValueError("--config and --datasets belong together. Give both, or --preset and --photos.")
+    for name in _SHORT_FORM:
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--config and --datasets say it all. Leave out --{name.replace('_', '-')}, "
+                "or change a setting by --set."
+            )
+    copy_run(options.run_dir, options.config, options.datasets, options.settings or [])
+
+
+def _write_short_form(options: argparse.Namespace) -> None:
+    for name, value in (("--photos", options.photos), ("--class-word", options.class_word)):
+        if value is None:
+            raise ValueError(
+                f"{name} is missing. Give --photos DIR and --class-word WORD, or --config and --datasets."
+            )
+    num_class_images = options.class_images or 0
+    if num_class_images < 0:
+        raise ValueError(f"--class-images must be 0 or more, got {num_class_images}.")
+    if options.class_photos and options.class_images is None:
+        num_class_images = len(list_photos(options.class_photos))
+    preset = load_preset(options.preset or "mini")
+    settings = options.settings or []
+    given = {"class_word": options.class_word, "num_class_images": num_class_images}
+    config = apply_settings(preset.config.model_copy(update=given), settings)
+    prior_dir = options.class_photos
+    if config.num_class_images and prior_dir is None:
+        # The job draws into the workspace that the run lies in, and no other.
+        workspace = Workspace(cache_of(options.run_dir.resolve()).parent)
+        model = config.pretrained_model_name_or_path
+        prior_dir = prior_folder(workspace, model, config.class_word or "")
+    write_run(
+        options.run_dir,
+        preset,
+        options.photos,
+        class_word=options.class_word,
+        token=options.token,
+        prior=options.prior or ("base" if config.num_class_images else "none"),
+        masks_dir=options.masks,
+        has_captions=bool(options.captions),
+        num_class_images=num_class_images,
+        prior_dir=prior_dir,
+        settings=settings,
+    )
