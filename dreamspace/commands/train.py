@@ -149,7 +149,7 @@ def _write_short_form(options: argparse.Namespace) -> None:
         options.photos,
         class_word=options.class_word,
         token=options.token,
-        prior=options.prior or ("base" if config.num_class_images else "none"),
+        prior=options.prior,
         masks_dir=options.masks,
         has_captions=bool(options.captions),
         num_class_images=num_class_images,

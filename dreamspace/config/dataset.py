@@ -11,6 +11,9 @@ from dreamspace.config.simpletuner import DATASET_DIALECT
 
 RegularisationTarget = Literal["base", "noise"]
 
+MAX_CAPTION_CHARACTERS = 2_000
+"""Far beyond what text encoders read; a longer text is no caption."""
+
 
 class HuggingFaceColumns(Section):
     """Which columns of a dataset from the Hub hold what."""
@@ -83,7 +86,7 @@ class DatasetConfig(Section):
         "edge in px of a square of equal area.",
     )
     minimum_image_size: float | None = Field(
-        None, gt=0, description="Leave out smaller photos, in the unit of resolution_type; null keeps all."
+        None, ge=0, description="Leave out smaller photos, in the unit of resolution_type; null keeps all."
     )
     maximum_image_size: float | None = Field(
         None,
@@ -190,6 +193,19 @@ class DatasetConfig(Section):
             prompts and all(isinstance(prompt, str) and prompt.strip() for prompt in prompts)
         ):
             raise ValueError(f"must be a text or a list of texts, none of them empty, got {shown(value)}.")
+        longest = max(map(len, prompts)) if value is not None else 0
+        if longest > MAX_CAPTION_CHARACTERS:
+            raise ValueError(
+                f"must have at most {MAX_CAPTION_CHARACTERS:,} characters, got {longest:,}. Shorten it."
+            )
+        return value
+
+    @field_validator("conditioning_data", mode="before")
+    @classmethod
+    def _check_ids(cls, value: Any) -> Any:
+        ids = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(name, str) and name.strip() for name in ids):
+            raise ValueError(f"must be the id of a dataset or a list of ids, got {shown(value)}.")
         return value
 
     @field_validator("crop_style", mode="before")
@@ -200,8 +216,8 @@ class DatasetConfig(Section):
     @field_validator("crop_aspect_buckets")
     @classmethod
     def _check_aspects(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and not (value and all(aspect > 0 for aspect in value)):
-            raise ValueError(f"must be a list of shapes above 0, got {shown(value)}.")
+        if value is not None and not (value and all(0.25 <= aspect <= 4 for aspect in value)):
+            raise ValueError(f"must be a list of shapes (width / height) from 0.25 to 4, got {shown(value)}.")
         return value
 
     @model_validator(mode="after")
@@ -211,6 +227,10 @@ class DatasetConfig(Section):
             raise ValueError("the key 'instance_data_dir' is missing. Add the folder of the photos.")
         if holds_pictures and self.type == "huggingface" and self.dataset_name is None:
             raise ValueError("the key 'dataset_name' is missing. Add the Hub id or the folder.")
+        if self.caption_strategy == "huggingface" and self.type == "local":
+            raise ValueError(
+                "caption_strategy 'huggingface' belongs to a dataset of type 'huggingface'. Use 'textfile'."
+            )
         if self.caption_strategy == "huggingface" and self.huggingface.caption_column is None:
             raise ValueError(
                 'caption_strategy "huggingface" needs the column: add '
@@ -266,7 +286,7 @@ class DatasetConfig(Section):
 
     @field_serializer("resolution", "minimum_image_size", "maximum_image_size", "target_downsample_size")
     def _plain_number(self, value: float | None) -> int | float | None:
-        return int(value) if value is not None and value.is_integer() else value
+        return int(value) if value is not None and value % 1 == 0 else value
 
 
 def parse_dataset(values: dict[str, Any], *, source: str = "dataset") -> DatasetConfig:

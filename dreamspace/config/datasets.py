@@ -88,7 +88,7 @@ def mask_datasets(
     """The datasets that hold the masks of this one's photos, in the order in which it names them.
 
     Raises:
-        ValueError: if there is none of a name that it gives, or that one holds no masks.
+        ValueError: if there is none of a name that it gives, or that one holds no masks or the photos.
     """
     given = dataset.conditioning_data or []
     known = {found.id: found for found in datasets if not found.disabled}
@@ -103,6 +103,11 @@ def mask_datasets(
             raise ValueError(
                 f"{source}: dataset '{dataset.id}' takes its masks from '{name}', which holds none. "
                 "Give that one dataset_type 'conditioning' and conditioning_type 'mask'."
+            )
+        if known[name].instance_data_dir == dataset.instance_data_dir is not None:
+            raise ValueError(
+                f"{source}: dataset '{dataset.id}' and its masks '{name}' name one folder, "
+                f"{dataset.instance_data_dir}. Put the masks into a folder of their own."
             )
         found.append(known[name])
     return found

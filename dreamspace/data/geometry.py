@@ -1,12 +1,67 @@
-"""Where a photo lands in the training image: resize, crop, and the size that the model sees."""
+"""Where a photo lands in the training image: its bucket, the part that is kept, and how far it is scaled."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from dreamspace.config import DatasetConfig
+from dreamspace.data.plan import mix_seed
+
 ResolutionType = Literal["pixel", "area", "pixel_area"]
+Size = tuple[int, int]
+
+COMMON_SHAPES = (9 / 16, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 16 / 9)
+"""The shapes (width / height) that crop_aspect `closest` and `random` choose from, unless told otherwise."""
+
+LARGEST_SCALE = 1.5
+"""A photo that is enlarged further gets a remark."""
+
+_COARSE_PX = 64
+# 0.25 megapixels are 500 px, and are written for 512.
+_COARSE_FROM_PX = 500
+_LONGEST_SHAPE = 4.0
+
+
+class Box(NamedTuple):
+    """A part of a photo in px; right and bottom are the first column and row outside."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class GeometryRules:
+    """What decides a photo's geometry: the keys of a dataset, by the same names."""
+
+    resolution: float
+    resolution_type: ResolutionType = "pixel_area"
+    minimum_image_size: float | None = None
+    maximum_image_size: float | None = None
+    target_downsample_size: float | None = None
+    minimum_aspect_ratio: float | None = None
+    maximum_aspect_ratio: float | None = None
+    crop: bool = False
+    crop_aspect: Literal["square", "preserve", "closest", "random"] = "square"
+    crop_aspect_buckets: tuple[float, ...] = COMMON_SHAPES
+    crop_style: Literal["center", "corner", "random", "face", "subject"] = "center"
+
+    @classmethod
+    def of(cls, dataset: DatasetConfig) -> "GeometryRules":
+        """The rules of a dataset."""
+        values = dataset.model_dump(include={field.name for field in fields(cls)})
+        return cls(**values | {"crop_aspect_buckets": tuple(dataset.crop_aspect_buckets or COMMON_SHAPES)})
+
+    @property
+    def follows(self) -> Literal["face", "subject"] | None:
+        """What the crop looks for in the photo itself, if anything."""
+        if self.crop and self.crop_style in ("face", "subject"):
+            return self.crop_style
+        return None
 
 
 @dataclass(frozen=True)
@@ -16,39 +71,68 @@ class PhotoGeometry:
     Attributes:
         resized_size: (width, height) in px of the whole photo after scaling.
         crop: (left, top, right, bottom) in px of the resized photo; the part that is kept.
-        size: (width, height) in px of the training image.
+        size: (width, height) in px of the training image, which is its bucket.
         scale: resized edge / original edge; above 1 the photo is enlarged.
+        remarks: what the user should know, a sentence each that calls the photo "it".
     """
 
-    resized_size: tuple[int, int]
+    resized_size: Size
     crop: tuple[int, int, int, int]
-    size: tuple[int, int]
+    size: Size
     scale: float
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A photo that the rules leave out, and why: a sentence that calls the photo "it"."""
+
+    reason: str
 
 
 def plan_geometry(
     width_px: int,
     height_px: int,
-    *,
-    resolution: float,
+    rules: GeometryRules,
     multiple_px: int,
-    resolution_type: ResolutionType = "pixel",
-) -> PhotoGeometry:
-    """The centre crop to a square of a photo of `width_px` x `height_px`.
+    *,
+    seed_key: int = 0,
+    focus: Box | None = None,
+) -> PhotoGeometry | LeftOut:
+    """Where an upright photo of `width_px` x `height_px` lands, or why it is left out.
+
+    Without `crop` a photo keeps its shape: it is scaled to cover the nearest bucket, and the small excess is
+    cut off on both sides. With it, the bucket has the shape of `crop_aspect` and `crop_style` says which part
+    of the photo fills it. The photo is scaled so that it just covers the bucket; only one above
+    `maximum_image_size` is scaled to `target_downsample_size`, so that a larger target means a tighter crop.
+    As all is done in one resampling, these two change nothing without `crop`.
 
     Args:
-        resolution: see `edge_px`.
-        multiple_px: the model's images have edges that are multiples of this.
+        multiple_px: the edges of the model's images are multiples of this.
+        seed_key: decides what is random, for good: `mix_seed` of the run's seed and the photo's id.
+        focus: the face or the subject in the photo's px, where `rules.follows` one and it was found.
 
     Raises:
         ValueError: if the model cannot use the resolution; see `edge_px`.
     """
     assert min(width_px, height_px) > 0, (width_px, height_px)
-    edge = edge_px(resolution, resolution_type, multiple_px)
-    scale = edge / min(width_px, height_px)
-    width, height = round(width_px * scale), round(height_px * scale)
-    left, top = (width - edge) // 2, (height - edge) // 2
-    return PhotoGeometry((width, height), (left, top, left + edge, top + edge), (edge, edge), scale)
+    photo = (width_px, height_px)
+    size = _bucket(photo, rules, multiple_px, seed_key)
+    reason = _reason_to_leave_out(photo, rules)
+    if reason is not None:
+        return LeftOut(reason)
+    scale = cover = max(size[0] / width_px, size[1] / height_px)
+    if rules.crop and _is_above_maximum(photo, rules):
+        scale = max(cover, min(1.0, _target_scale(photo, rules)))
+    if focus is not None and rules.follows == "subject":
+        fitting = min(size[0] / (focus.right - focus.left), size[1] / (focus.bottom - focus.top))
+        scale = max(cover, min(scale, fitting))
+    resized = (max(size[0], round(width_px * scale)), max(size[1], round(height_px * scale)))
+    if focus is not None:
+        focus = Box(*(focus[side] * resized[side % 2] / photo[side % 2] for side in range(4)))
+    left, top = (_crop_start(axis, resized[axis], size[axis], rules, seed_key, focus) for axis in (0, 1))
+    crop = (left, top, left + size[0], top + size[1])
+    return PhotoGeometry(resized, crop, size, scale, _remarks(photo, crop, scale, rules, focus))
 
 
 def edge_px(resolution: float, resolution_type: ResolutionType, multiple_px: int) -> int:
@@ -56,13 +140,15 @@ def edge_px(resolution: float, resolution_type: ResolutionType, multiple_px: int
 
     Args:
         resolution: `pixel` and `pixel_area`: the edge itself in px; `area`: megapixels, whose square is
-            rounded to the nearest multiple, since no round number of megapixels has a fitting edge.
+            rounded to the nearest bucket, since no round number of megapixels has a fitting edge.
 
     Raises:
         ValueError: if it is no multiple of `multiple_px`, or below it; the nearest one is named.
     """
-    edge = math.sqrt(resolution * 1e6) if resolution_type == "area" and resolution > 0 else resolution
-    fitting = max(multiple_px, math.floor(edge / multiple_px + 0.5) * multiple_px)
+    is_area = resolution_type == "area" and resolution > 0
+    edge = math.sqrt(resolution * 1e6) if is_area else resolution
+    step = _bucket_step_px(edge, multiple_px) if is_area else multiple_px
+    fitting = max(step, math.floor(edge / step + 0.5) * step)
     if edge < multiple_px or (resolution_type != "area" and edge != fitting):
         raise ValueError(
             f"resolution must be a positive multiple of {multiple_px} px for this model, got {edge:g}. "
@@ -80,7 +166,7 @@ def apply_geometry(
 
     Args:
         image: the photo for which the geometry was planned, or its mask at any size.
-        resample: LANCZOS for photos; BOX for masks, since it never leaves the range of its input.
+        resample: LANCZOS for photos; BILINEAR for masks, since it never leaves the range of its input.
     """
     # The crop in the image's own pixels, so that nothing is resampled twice.
     left, top, right, bottom = geometry.crop
@@ -88,3 +174,132 @@ def apply_geometry(
     per_y = image.height / geometry.resized_size[1]
     box = (left * per_x, top * per_y, min(right * per_x, image.width), min(bottom * per_y, image.height))
     return image.resize(geometry.size, resample, box=box)
+
+
+def _bucket(photo: Size, rules: GeometryRules, multiple_px: int, seed_key: int) -> Size:
+    """(width, height) in px of the training image."""
+    edge = edge_px(rules.resolution, rules.resolution_type, multiple_px)
+    shape = photo[0] / photo[1]
+    if rules.crop and rules.crop_aspect == "square":
+        return edge, edge
+    if rules.crop and rules.crop_aspect == "closest":
+        shape = min(rules.crop_aspect_buckets, key=lambda known: abs(math.log(known / shape)))
+    if rules.crop and rules.crop_aspect == "random":
+        shape = rules.crop_aspect_buckets[mix_seed(seed_key, 0) % len(rules.crop_aspect_buckets)]
+    step = _bucket_step_px(edge, multiple_px)
+    if rules.resolution_type == "pixel":
+        longer = max(edge, round(edge * min(max(shape, 1 / shape), _LONGEST_SHAPE) / step) * step)
+        return (longer, edge) if shape > 1 else (edge, longer)
+    return _nearest_bucket(shape, edge, step)
+
+
+def _nearest_bucket(shape: float, edge: int, step: int) -> Size:
+    """The size with edges that are multiples of `step`, about edge² in area and `shape` in width / height."""
+    longest = min(_LONGEST_SHAPE, (edge / step) ** 2)
+    root = math.sqrt(min(max(shape, 1 / longest), longest))
+    wanted = (edge * root, edge / root)
+
+    def distance(size: Size) -> float:
+        # What is cut off counts twice as much as what the size costs.
+        across, down = math.log(size[0] / wanted[0]), math.log(size[1] / wanted[1])
+        return round(2 * abs(across - down) + abs(across + down), 9)
+
+    candidates = product(*(_multiples_around(length, step) for length in wanted))
+    return min(candidates, key=lambda size: (distance(size), size))
+
+
+def _multiples_around(length: float, step: int) -> tuple[int, ...]:
+    below = max(1, math.floor(length / step + 1e-9)) * step
+    return (below,) if length <= below else (below, below + step)
+
+
+def _bucket_step_px(edge: float, multiple_px: int) -> int:
+    """The edges of buckets are multiples of this: coarse ones, so that few photos do not fall into many."""
+    if edge < _COARSE_FROM_PX:
+        return multiple_px
+    return math.ceil(_COARSE_PX / multiple_px) * multiple_px
+
+
+def _area_px(size: float, rules: GeometryRules) -> float:
+    """A size in the unit of resolution_type as the area of its square in px."""
+    return size * 1e6 if rules.resolution_type == "area" else size**2
+
+
+def _reason_to_leave_out(photo: Size, rules: GeometryRules) -> str | None:
+    width, height = photo
+    if rules.minimum_image_size is not None:
+        least = _area_px(rules.minimum_image_size, rules)
+        by_edge = rules.resolution_type == "pixel" or (rules.crop and rules.crop_aspect == "square")
+        if (min(photo) ** 2 if by_edge else width * height) < least:
+            edge = round(math.sqrt(least))
+            needed = f"{edge} px in both width and height" if by_edge else f"an area of {edge} x {edge} px"
+            return f"it has {width} x {height} px, and minimum_image_size asks for {needed}."
+    shape, lowest, highest = width / height, rules.minimum_aspect_ratio, rules.maximum_aspect_ratio
+    if lowest is not None and shape < lowest:
+        return f"its width / height is {shape:.3g}, below minimum_aspect_ratio {lowest:g}."
+    if highest is not None and shape > highest:
+        return f"its width / height is {shape:.3g}, above maximum_aspect_ratio {highest:g}."
+    return None
+
+
+def _is_above_maximum(photo: Size, rules: GeometryRules) -> bool:
+    if rules.maximum_image_size is None:
+        return False
+    most = _area_px(rules.maximum_image_size, rules)
+    return (max(photo) ** 2 if rules.resolution_type == "pixel" else photo[0] * photo[1]) > most
+
+
+def _target_scale(photo: Size, rules: GeometryRules) -> float:
+    """The scale at which the photo has target_downsample_size: its shorter edge, or its area."""
+    assert rules.target_downsample_size is not None
+    area = min(photo) ** 2 if rules.resolution_type == "pixel" else photo[0] * photo[1]
+    return math.sqrt(_area_px(rules.target_downsample_size, rules) / area)
+
+
+def _crop_start(
+    axis: int, resized: int, kept: int, rules: GeometryRules, seed_key: int, focus: Box | None
+) -> int:
+    """The first column (axis 0) or row (axis 1) of the resized photo that is kept.
+
+    Args:
+        focus: in px of the resized photo.
+    """
+    free = resized - kept
+    if rules.crop and rules.crop_style == "corner":  # the top left one, as in SimpleTuner
+        return 0
+    if rules.crop and rules.crop_style == "random":
+        return mix_seed(seed_key, 1 + axis) % (free + 1)
+    if rules.follows is None or focus is None:
+        return free // 2
+    first, last = focus[axis], focus[axis + 2]
+    start = min(max(round((first + last - kept) / 2), 0), free)
+    lowest, highest = max(0, math.ceil(last - kept)), min(free, math.floor(first))
+    return min(max(start, lowest), highest) if lowest <= highest else start
+
+
+def _remarks(
+    photo: Size,
+    crop: tuple[int, int, int, int],
+    scale: float,
+    rules: GeometryRules,
+    focus: Box | None,
+) -> tuple[str, ...]:
+    remarks = []
+    if scale > LARGEST_SCALE:
+        remarks.append(
+            f"it is enlarged {scale:.2g} times and will look soft. Use a larger photo or a lower resolution."
+        )
+    if not rules.crop and max(photo) > _LONGEST_SHAPE * min(photo):
+        remarks.append(f"it is longer than {_LONGEST_SHAPE:g} to 1, so only its middle part is kept.")
+    if rules.follows == "face" and focus is None:
+        remarks.append("no face was found in it, so its centre is kept.")
+    if rules.follows == "subject" and focus is None:
+        remarks.append("its mask is black, so its centre is kept.")
+    if rules.follows == "subject" and focus is not None:
+        cut = max(crop[0] - focus[0], crop[1] - focus[1], focus[2] - crop[2], focus[3] - crop[3])
+        if cut >= 1:
+            remarks.append(
+                f"its subject does not fit into a crop of {crop[2] - crop[0]} x {crop[3] - crop[1]} px. "
+                "Set crop to false, or choose another crop_aspect."
+            )
+    return tuple(remarks)

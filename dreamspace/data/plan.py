@@ -20,6 +20,16 @@ def mix_seed(*numbers: int) -> int:
     return state >> 1
 
 
+def balancing_repeats(num_photos: int, num_class_images: int) -> int:
+    """The `repeats` with which photos of the subject are seen about as often as class images are once.
+
+    SimpleTuner counts repeats as extra passes: 10 photos against 1,000 class images need 99. It is 0 where
+    the photos are not fewer.
+    """
+    assert num_photos > 0, num_photos
+    return max(0, (2 * num_class_images + num_photos) // (2 * num_photos) - 1)
+
+
 @dataclass(frozen=True)
 class PlannedDataset:
     """A dataset as the plan sees it.
@@ -27,7 +37,7 @@ class PlannedDataset:
     Attributes:
         sizes: (width, height) in px of each sample's training image, which is its bucket.
         num_passes: how often an epoch shows each sample.
-        probability: its weight against the other datasets.
+        probability: its weight against the other datasets; 0 means never.
         start_step, end_step: it takes part from the one on and before the other; None is the end.
     """
 
@@ -38,9 +48,15 @@ class PlannedDataset:
     start_step: int = 0
     end_step: int | None = None
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows an epoch has of it."""
+        return len(self.sizes) * self.num_passes if self.probability > 0 else 0
+
     def is_active(self, step: int) -> bool:
         """Whether it takes part in this step."""
-        return self.start_step <= step and (self.end_step is None or step < self.end_step)
+        is_over = self.end_step is not None and step >= self.end_step
+        return self.num_rows > 0 and self.start_step <= step and not is_over
 
 
 class Row(NamedTuple):
@@ -64,6 +80,7 @@ class StepPlan:
         sampling: SimpleTuner's `data_backend_sampling`: the order within an epoch follows each dataset's
             probability x number of rows ("auto-weighting"), so that steps have nearly the same mixture as the
             epoch, or its probability alone ("uniform"), so that short datasets are used up early.
+        num_steps: the length of the run, after which there may be nothing left to show; None is endless.
 
     Raises:
         ValueError: if at some step no dataset has a sample to show.
@@ -75,16 +92,18 @@ class StepPlan:
         seed: int,
         step_rows: int,
         sampling: Literal["auto-weighting", "uniform"] = "auto-weighting",
+        num_steps: int | None = None,
     ) -> None:
         self.datasets, self.seed, self.step_rows, self.sampling = datasets, seed, step_rows, sampling
         borders = {0, *(d.start_step for d in datasets), *(d.end_step for d in datasets if d.end_step)}
-        self._borders = sorted(borders)
+        self._borders = sorted(border for border in borders if num_steps is None or border < num_steps)
         for border in self._borders:
-            if not any(len(dataset.sizes) for dataset in datasets if dataset.is_active(border)):
+            if not any(dataset.is_active(border) for dataset in datasets):
                 raise ValueError(
                     f"There is nothing to train on at step {border}: no dataset that takes part holds a "
                     "photo. Add photos, or change start_step and end_step."
                 )
+        self._bucket_counts = lru_cache(maxsize=8)(self._counted_buckets)
         self._epoch = lru_cache(maxsize=2)(self._planned_epoch)
 
     def rows(self, step: int) -> list[Row]:
@@ -120,8 +139,7 @@ class StepPlan:
     def _active(self, border: int) -> list[int]:
         return [index for index, dataset in enumerate(self.datasets) if dataset.is_active(border)]
 
-    @lru_cache(maxsize=8)  # noqa: B019: a plan lives as long as its run
-    def _bucket_counts(self, border: int) -> Counter[tuple[int, int]]:
+    def _counted_buckets(self, border: int) -> Counter[tuple[int, int]]:
         """Rows of an epoch by size."""
         counts: Counter[tuple[int, int]] = Counter()
         for index in self._active(border):

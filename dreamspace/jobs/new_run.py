@@ -1,6 +1,7 @@
 """A new run: the two JSON files that say what is trained on what."""
 
 import hashlib
+import math
 import os
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from dreamspace.config import (
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.data.photos import list_photos
+from dreamspace.data.plan import balancing_repeats
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
 
@@ -32,7 +34,7 @@ def write_run(
     *,
     class_word: str,
     token: str | None = None,
-    prior: Prior = "none",
+    prior: Prior | None = None,
     num_class_images: int = 0,
     prior_dir: Path | None = None,
     class_prompts: list[str] | None = None,
@@ -43,9 +45,10 @@ def write_run(
     """Write `config.json` and `multidatabackend.json` of a new run into `run_dir`; returns the configuration.
 
     With a prior, whichever is fewer of photos and class images is repeated, so that about every second row
-    shows the subject.
+    shows the subject; and all is repeated until an epoch is a number of full steps.
 
     Args:
+        prior: None takes `base` where there are class images, else `none`.
         num_class_images: how many class images are trained with, unless a setting says it; for the priors
             that need some.
         prior_dir: their folder, which the base model fills; a user's own photos in it come first.
@@ -60,12 +63,7 @@ def write_run(
     """
     _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
-    needs_images = prior in ("noise", "base")
-    given = {
-        "token": token or None,
-        "class_word": class_word,
-        "num_class_images": num_class_images if needs_images else 0,
-    }
+    given = {"token": token or None, "class_word": class_word, "num_class_images": num_class_images}
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
     instance_prompt = instance_prompt_of(config.token, config.class_word)
     class_prompt = class_prompt_of(config.class_word)
@@ -73,6 +71,8 @@ def write_run(
     scenes = [f"{instance_prompt} {scene}" for scene in NEW_SCENES]
     given["validation_prompts"] = preset.config.validation_prompts or [*scenes, class_prompt]
     config = apply_settings(preset.config.model_copy(update=given), settings or [])
+    prior = prior or ("base" if config.num_class_images else "none")
+    needs_images = prior in ("noise", "base")
     if needs_images and not config.num_class_images:
         raise ValueError(
             f"The prior '{prior}' needs class images, and their number is 0. Give it, or 'none'."
@@ -94,21 +94,31 @@ def write_run(
         masks_dir=masks_dir and masks_dir.resolve(),
         has_captions=has_captions,
     )
-    if needs_images:
-        datasets = _balanced(datasets, len(photos), config.num_class_images)
-    return _write(config, datasets, run_dir, prior_dir if needs_images else None)
+    num_prior = {"none": 0, "image-free": len(photos)}.get(prior, config.num_class_images)
+    num_step_rows = config.train_batch_size * config.gradient_accumulation_steps
+    datasets = _repeated(datasets, len(photos), num_prior, num_step_rows)
+    is_to_be_made = needs_images and not prior_dir.is_dir()
+    return _write(config, datasets, run_dir, prior_dir if is_to_be_made else None)
 
 
-def _balanced(datasets: list[DatasetConfig], num_photos: int, num_class_images: int) -> list[DatasetConfig]:
-    """Repeat whichever is fewer, and take no more class images: their folder is shared with other runs."""
-    *others, prior = datasets
-    fewer, more = sorted((num_photos, num_class_images))
-    repeats = {"repeats": round(more / fewer) - 1}
-    if num_photos <= num_class_images:
-        others[0] = others[0].model_copy(update=repeats)
-    else:
-        prior = prior.model_copy(update=repeats)
-    return [*others, prior.model_copy(update={"max_num_samples": num_class_images})]
+def _repeated(
+    datasets: list[DatasetConfig], num_photos: int, num_prior: int, num_step_rows: int
+) -> list[DatasetConfig]:
+    """Repeat the fewer of photos and prior, and all until an epoch holds only full steps."""
+    counts = {"subject": num_photos, "prior": num_prior}
+    passes = {"subject": 1 + balancing_repeats(num_photos, num_prior)}
+    if num_prior:
+        passes["prior"] = 1 + balancing_repeats(num_prior, num_photos)
+    num_rows = sum(counts[name] * passes[name] for name in passes)
+    rounds = num_step_rows // math.gcd(num_rows, num_step_rows)
+    repeated = []
+    for dataset in datasets:
+        changes = {"repeats": rounds * passes[dataset.id] - 1} if dataset.id in passes else {}
+        if dataset.id == "prior":
+            # The folder is shared: an earlier run may have had more images drawn.
+            changes["max_num_samples"] = num_prior
+        repeated.append(dataset.model_copy(update=changes))
+    return repeated
 
 
 def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: list[str]) -> RunConfig:
@@ -124,17 +134,19 @@ def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: li
     """
     _refuse_existing(run_dir)
     config = apply_settings(RunConfig.load(config_file), settings)
-    datasets = [
-        dataset.model_copy(
-            update={
-                name: folder.resolve()
-                for name in ("instance_data_dir", "cache_dir_vae", "cache_dir")
-                if (folder := getattr(dataset, name)) is not None
-            }
-        )
-        for dataset in load_datasets(datasets_file)
-    ]
-    return _write(config, datasets, run_dir)
+    return _write(config, [_absolute(dataset) for dataset in load_datasets(datasets_file)], run_dir)
+
+
+def _absolute(dataset: DatasetConfig) -> DatasetConfig:
+    """The dataset with full paths for all its folders."""
+    folders = {
+        name: folder.resolve()
+        for name in ("instance_data_dir", "cache_dir_vae", "cache_dir")
+        if (folder := getattr(dataset, name)) is not None
+    }
+    if dataset.dataset_name and Path(dataset.dataset_name).is_dir():
+        folders["dataset_name"] = str(Path(dataset.dataset_name).resolve())
+    return dataset.model_copy(update=folders)
 
 
 def _refuse_existing(run_dir: Path) -> None:

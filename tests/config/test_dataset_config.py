@@ -11,6 +11,7 @@ from dreamspace.config import (
     class_prompt,
     instance_prompt,
     load_datasets,
+    mask_datasets,
     parse_dataset,
     read_datasets,
     save_datasets,
@@ -63,21 +64,81 @@ def test_several_captions_are_kept_in_order() -> None:
             {"resolution_type": "px"},
             "resolution_type must be 'pixel', 'area' or 'pixel_area', got \"px\".",
         ),
-        ({"type": "huggingface"}, 'type "huggingface" is not supported yet. Use "local" for now.'),
+        ({"type": "aws"}, 'type "aws" is not supported yet. Use "local" for now.'),
+        ({"type": "huggingface"}, "the key 'dataset_name' is missing. Add the Hub id or the folder."),
+        ({"huggingface": {"columns": "a"}}, "there is no key 'huggingface.columns'. Remove it."),
         (
-            {"dataset_type": "conditioning"},
-            'dataset_type "conditioning" is not supported yet. Use "image" for now.',
-        ),
-        (
-            {"caption_strategy": "textfile"},
-            'caption_strategy "textfile" is not supported yet. Use "instanceprompt" for now.',
+            {"instance_data_dir": None},
+            "the key 'instance_data_dir' is missing. Add the folder of the photos.",
         ),
         (
             {"caption_strategy": "instance_prompt"},
-            "caption_strategy must be 'instanceprompt', got \"instance_prompt\".",
+            "caption_strategy must be 'instanceprompt', 'textfile', 'filename' or 'huggingface', "
+            'got "instance_prompt".',
         ),
-        ({"crop_aspect": "random"}, 'crop_aspect "random" is not supported yet. Use "square" for now.'),
-        ({"crop": False}, "crop false (aspect buckets) is not supported yet. Use true for now."),
+        (
+            {"caption_strategy": "huggingface"},
+            "caption_strategy 'huggingface' belongs to a dataset of type 'huggingface'. Use 'textfile'.",
+        ),
+        (
+            {"caption_strategy": "huggingface", "type": "huggingface", "dataset_name": "owner/name"},
+            'caption_strategy "huggingface" needs the column: add "huggingface": {"caption_column": "..."}.',
+        ),
+        (
+            {"instance_prompt": None},
+            "the key 'instance_prompt' is missing. Add it, such as 'a photo of a sks dog'.",
+        ),
+        (
+            {"instance_prompt": None, "caption_strategy": "textfile", "prepend_instance_prompt": True},
+            "the key 'instance_prompt' is missing. Add it, such as 'a photo of a sks dog'.",
+        ),
+        (
+            {"instance_prompt": "x" * 10_000},
+            "instance_prompt must have at most 2,000 characters, got 10,000. Shorten it.",
+        ),
+        (
+            {"dataset_type": "conditioning"},
+            "a dataset_type of 'conditioning' needs conditioning_type 'mask' or 'segmentation'.",
+        ),
+        (
+            {"conditioning_type": "depth"},
+            "conditioning_type must be 'mask' or 'segmentation', got \"depth\".",
+        ),
+        (
+            {"conditioning_type": "mask", "dataset_type": "image"},
+            "conditioning_type belongs to masks, and dataset_type is 'image'. Remove one of the two.",
+        ),
+        (
+            {"conditioning_data": "masks", "dataset_type": "eval"},
+            "conditioning_data belongs to photos, of dataset_type 'image'. Remove it.",
+        ),
+        (
+            {"conditioning_data": [""]},
+            'conditioning_data must be the id of a dataset or a list of ids, got [""].',
+        ),
+        (
+            {"crop_style": "subject"},
+            "crop_style 'subject' follows the masks, and there are none. Add conditioning_data, or use "
+            "'center'.",
+        ),
+        (
+            {"crop_aspect_buckets": [1.0, 5]},
+            "crop_aspect_buckets must be a list of shapes (width / height) from 0.25 to 4, got [1.0, 5.0].",
+        ),
+        (
+            {"resolution_type": "area"},
+            "resolution counts megapixels with a resolution_type of 'area', got 1024. "
+            "Use 'pixel_area' for an edge in px.",
+        ),
+        (
+            {"maximum_image_size": 1024},
+            "maximum_image_size needs a target_downsample_size to scale to. Add it.",
+        ),
+        (
+            {"minimum_aspect_ratio": 2, "maximum_aspect_ratio": 0.5},
+            "minimum_aspect_ratio (2) is above maximum_aspect_ratio (0.5). Swap them.",
+        ),
+        ({"start_step": 10, "end_step": 10}, "end_step (10) must be above start_step (10). Raise it."),
         ({"instance_data_dir": " "}, "instance_data_dir must name a folder, got an empty text."),
         ({"instance_data_dir": 5}, "instance_data_dir must be a path, got 5."),
         (
@@ -88,11 +149,6 @@ def test_several_captions_are_kept_in_order() -> None:
             {"instance_prompt": ["a", ""]},
             'instance_prompt must be a text or a list of texts, none of them empty, got ["a", ""].',
         ),
-        (
-            {"conditioning_data": "masks"},
-            "SimpleTuner's 'conditioning_data' is not supported yet. "
-            "Remove it to go on without what it does.",
-        ),
         ({"repeat": 1}, "there is no key 'repeat'. Did you mean 'repeats'?"),
     ],
 )
@@ -100,6 +156,43 @@ def test_wrong_entry_is_one_sentence(changes: dict[str, Any], sentence: str) -> 
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the sentence is compared whole
         parse_dataset({**ENTRY, **changes}, source="multidatabackend.json")
     assert str(caught.value) == f"multidatabackend.json, dataset 'subject': {sentence}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop": False, "resolution": 512, "minimum_image_size": 0},
+        {"caption_strategy": "textfile", "instance_prompt": None},
+        {"caption_strategy": "filename", "only_instance_prompt": True},
+        {"dataset_type": "eval", "caption_strategy": "filename", "instance_prompt": None},
+        {"conditioning_data": ["masks", "more"], "crop": True, "crop_style": "subject"},
+        {"crop_aspect": "random", "crop_aspect_buckets": [0.5, 1, 2.0]},
+        {"resolution_type": "area", "resolution": 0.25, "minimum_image_size": 0.1},
+        {"type": "huggingface", "dataset_name": "owner/name", "instance_data_dir": None},
+        {"start_step": 100, "end_step": 200, "probability": 0.5, "repeats": 3, "max_num_samples": 5},
+        {"is_regularisation_data": True, "regularisation_target": "noise"},
+    ],
+)
+def test_what_the_guide_and_simpletuner_write_is_read_and_kept(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    dataset = parse_dataset({**ENTRY, **changes})
+    for key, value in changes.items():
+        assert getattr(dataset, key) == value
+    save_datasets([dataset], tmp_path / "multidatabackend.json")
+    assert read_datasets(tmp_path / "multidatabackend.json") == [dataset]
+
+
+def test_conditioning_type_makes_a_dataset_one_of_masks() -> None:
+    masks = parse_dataset({"id": "masks", "instance_data_dir": "masks", "conditioning_type": "mask"})
+    assert masks.dataset_type == "conditioning"
+    assert not masks.is_trained
+
+
+def test_caches_need_no_folder_of_photos_and_no_caption() -> None:
+    for kind in ("text_embeds", "image_embeds"):
+        cache = parse_dataset({"id": "cache", "dataset_type": kind, "default": True, "cache_dir": "cache"})
+        assert (cache.cache_dir, cache.default, cache.is_trained) == (Path("cache"), True, False)
 
 
 def test_missing_key_is_named() -> None:
@@ -122,6 +215,15 @@ def test_what_is_written_can_be_read_when_folders_are_gone(tmp_path: Path) -> No
     assert [dataset.id for dataset in read_datasets(path)] == ["off", "subject"]
     with pytest.raises(ValueError, match="has no folder gone"):
         load_datasets(path)
+
+
+def test_masks_are_found_by_their_ids_in_order() -> None:
+    masks = [
+        parse_dataset({"id": name, "instance_data_dir": name, "conditioning_type": "mask"}) for name in "ab"
+    ]
+    subject = parse_dataset({**ENTRY, "conditioning_data": ["b", "a"]})
+    assert mask_datasets(subject, [subject, *masks]) == masks[::-1]
+    assert mask_datasets(parse_dataset(ENTRY), masks) == []
 
 
 def test_subject_dataset_is_the_first_that_is_learned_from() -> None:
@@ -168,6 +270,22 @@ def test_saved_datasets_load_as_the_same(tmp_path: Path) -> None:
         ([{"is_regularisation_data": True}], "no dataset shows the subject"),
         ([{"probability": 0}], "no dataset shows the subject"),
         ([{"instance_data_dir": "/nowhere/at/all"}], "dataset 'subject' has no folder /nowhere/at/all"),
+        (
+            [{"conditioning_data": "mask"}, {"id": "masks", "conditioning_type": "mask"}],
+            r"'subject' takes its masks from 'mask', which does not exist\. Did you mean 'masks'\?",
+        ),
+        (
+            [{"conditioning_data": "m"}, {"id": "m", "conditioning_type": "mask", "disabled": True}],
+            r"takes its masks from 'm', which does not exist\. Add it, or remove conditioning_data\.",
+        ),
+        (
+            [{"conditioning_data": "other"}, {"id": "other"}],
+            "takes its masks from 'other', which holds none. Give that one dataset_type 'conditioning'",
+        ),
+        (
+            [{"conditioning_data": "masks"}, {"id": "masks", "conditioning_type": "mask"}],
+            "dataset 'subject' and its masks 'masks' name one folder",
+        ),
     ],
 )
 def test_wrong_list_is_refused(tmp_path: Path, changes: list[dict[str, Any]], words: str) -> None:
@@ -185,8 +303,8 @@ def test_file_that_holds_no_list_is_refused(tmp_path: Path) -> None:
     path.write_text('["subject"]')
     with pytest.raises(ValueError, match=r'a JSON object with settings is expected, got "subject"'):
         load_datasets(path)
-    path.write_text('[{"id": ')
-    with pytest.raises(ValueError, match="line 1, column"):
+    path.write_text('[\n  {"id": "subject",\n   "repeats":')
+    with pytest.raises(ValueError, match=rf"{path} is not valid JSON at line 3, column 14: .*Mend it there"):
         load_datasets(path)
 
 

@@ -27,10 +27,16 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
+def squares(photos: Path, resolution: int) -> list[Sample]:
+    dataset = DatasetConfig(
+        id="a", instance_data_dir=photos, instance_prompt="a", resolution=resolution, crop=True
+    )
+    return read_samples(dataset, [dataset], 16, seed=0)[0]
+
+
 @pytest.fixture
 def samples(photos: Path) -> list[Sample]:
-    dataset = DatasetConfig(id="a", instance_data_dir=photos, instance_prompt="a", resolution=64)
-    return read_samples(dataset, 16)[0]
+    return squares(photos, 64)
 
 
 def test_pixels_span_minus_one_to_one(samples: list[Sample]) -> None:
@@ -67,10 +73,7 @@ def test_only_what_is_missing_is_encoded_and_counted(samples: list[Sample], tmp_
 
 
 def test_sizes_are_not_mixed_in_a_batch(photos: Path, tmp_path: Path) -> None:
-    found = []
-    for resolution in (64, 32):
-        dataset = DatasetConfig(id="a", instance_data_dir=photos, instance_prompt="a", resolution=resolution)
-        found += read_samples(dataset, 16)[0]
+    found = [sample for resolution in (64, 32) for sample in squares(photos, resolution)]
     latents = cache_latents(TensorCache(tmp_path), found, "vae", Encoder(), no_progress)
     assert [tuple(row.shape) for row in latents] == [(3, 8, 8)] * 4 + [(3, 4, 4)] * 4
 

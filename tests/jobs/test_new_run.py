@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_runs import change, draw_photos
 
-from dreamspace.config import DatasetConfig, RunConfig, load_datasets, load_preset
+from dreamspace.config import DatasetConfig, RunConfig, load_datasets, load_preset, prior_of
 from dreamspace.data.samples import read_samples
 from dreamspace.jobs.new_run import copy_run, prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
@@ -40,7 +40,7 @@ def test_prompts_that_settings_give_are_taken_as_they_are(tmp_path: Path) -> Non
 def test_whichever_are_fewer_are_repeated(tmp_path: Path) -> None:
     config, (subject, prior) = new_run(tmp_path, num_class_images=25, prior_dir=tmp_path / "prior")
     assert config.num_class_images == 25
-    assert (subject.repeats, prior.repeats) == (3, 0), "6 photos, 4 times, against 25 class images"
+    assert (subject.repeats + 1, prior.repeats + 1) == (4 * 4, 4), "4 x 6 against 25, in full steps of 4"
     assert prior.is_regularisation_data
     assert prior.instance_prompts == ["a photo of a dog"]
 
@@ -50,7 +50,52 @@ def test_images_of_earlier_runs_do_not_tip_the_balance(tmp_path: Path) -> None:
     options = {"num_class_images": 4, "prior_dir": prior_dir, "settings": ["num_class_images=6"]}
     config, (subject, prior) = new_run(tmp_path, **options)
     assert (config.num_class_images, subject.repeats, prior.repeats) == (6, 0, 0), "settings decide"
-    assert len(read_samples(prior, 16)[0]) == 6
+    assert len(read_samples(prior, [prior], 16, 0)[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("prior", "target", "of_photos"),
+    [("image-free", "base", True), ("noise", "noise", False), ("base", "base", False)],
+)
+def test_the_dial_of_the_prior_is_datasets(tmp_path: Path, prior: str, target: str, of_photos: bool) -> None:
+    images = {} if of_photos else {"num_class_images": 6, "prior_dir": tmp_path / "prior"}
+    prompts = ["a photo of a dog", "a dog"]
+    config, (subject, found) = new_run(tmp_path, prior=prior, class_prompts=prompts, **images)
+    assert found.is_regularisation_data
+    assert found.regularisation_target == target
+    assert (found.instance_data_dir == subject.instance_data_dir) == of_photos
+    assert found.instance_prompts == prompts
+    assert config.num_class_images == (0 if of_photos else 6)
+    assert (subject.repeats, found.repeats) == (0, 0), "6 + 6 rows are three steps of 4"
+    assert prior_of([subject, found]) == prior
+
+
+def test_no_prior_is_one_dataset_in_full_steps(tmp_path: Path) -> None:
+    _, (subject,) = new_run(tmp_path, prior="none")
+    assert prior_of([subject]) == "none"
+    assert subject.repeats == 1, "12 rows are three steps of 4"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"prior": "noise"}, "The prior 'noise' needs class images, and their number is 0."),
+        ({"prior": "image-free", "num_class_images": 4}, "'image-free' takes no class images"),
+    ],
+)
+def test_class_images_that_do_not_fit_the_prior_are_refused(
+    tmp_path: Path, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        new_run(tmp_path, prior_dir=tmp_path / "prior", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_and_captions_of_the_photos_reach_the_datasets(tmp_path: Path) -> None:
+    masks_dir = draw_photos(tmp_path / "masks", 6)
+    _, (subject, masks) = new_run(tmp_path, masks_dir=masks_dir, has_captions=True)
+    assert (subject.caption_strategy, subject.conditioning_data) == ("textfile", "masks")
+    assert (masks.instance_data_dir, masks.conditioning_type) == (masks_dir, "mask")
 
 
 def test_class_images_that_a_setting_takes_back_leave_no_folder(tmp_path: Path) -> None:

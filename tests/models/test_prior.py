@@ -88,7 +88,7 @@ def first(folder: Path, count: int) -> list[Path]:
     dataset = DatasetConfig(
         id="prior", instance_data_dir=folder, instance_prompt="x", resolution=64, max_num_samples=count
     )
-    return [sample.path for sample in read_samples(dataset, 16)[0]]
+    return [sample.path for sample in read_samples(dataset, [dataset], 16, 0)[0]]
 
 
 def test_prior_job_ends_with_done_or_stopped(tiny_model: Path, tmp_path: Path) -> None:
@@ -108,5 +108,6 @@ def test_prior_job_ends_with_done_or_stopped(tiny_model: Path, tmp_path: Path) -
     prior(job_dir, arguments, EventWriter(job_dir))
     events = read_events(job_dir / "events.jsonl")[0]
     assert (events[-1]["kind"], events[-1]["step"]) == ("done", 2)
-    assert events[-2]["message"] == "Drawing class images: 2 of 2."
+    assert (events[-2]["kind"], events[-2]["step"], events[-2]["num_steps"]) == ("progress", 2, 2)
+    assert events[-3]["message"] == "Drawing class images: 2 of 2."
     assert len(images(out)) == 2
