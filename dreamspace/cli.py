@@ -9,6 +9,12 @@ from pathlib import Path
 
 from dreamspace.commands.images import add_generate_options, add_prior_options, run_generate, run_prior
 from dreamspace.commands.jobs import hub_token, run_job
+from dreamspace.commands.simpletuner import (
+    add_export_options,
+    add_import_options,
+    run_export,
+    run_import,
+)
 from dreamspace.commands.train import add_train_options, run_train
 from dreamspace.doctor import examine
 from dreamspace.suggest import nearest
@@ -99,5 +105,11 @@ _COMMANDS = {
         add_publish_options,
         run_publish,
     ),
+    "import-simpletuner": (
+        "read a pair of SimpleTuner's files, say what differs, write ours",
+        add_import_options,
+        run_import,
+    ),
+    "export-simpletuner": ("write a run's two files for SimpleTuner", add_export_options, run_export),
     "doctor": ("say what this machine has and what will work", add_doctor_options, run_doctor),
 }

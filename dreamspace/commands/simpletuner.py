@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dreamspace.config import RunConfig, read_datasets, save_datasets
 from dreamspace.config.findings import Finding, report
-from dreamspace.config.simpletuner.exporting import export_simpletuner
-from dreamspace.config.simpletuner.importing import import_simpletuner
 from dreamspace.jobs.new_run import writable_folder
+from dreamspace.simpletuner.exporting import export_simpletuner
+from dreamspace.simpletuner.importing import import_simpletuner
 
 
 def add_import_options(command: argparse.ArgumentParser) -> None:
@@ -30,8 +30,9 @@ def run_import(options: argparse.Namespace) -> int:
         save_datasets(pair.datasets, files[1])
     _print(pair.findings, files, as_json=options.json)
     if pair.config is None:
-        errors = "; ".join(f"{f.key}: {f.message}" for f in pair.findings if f.level == "error")
-        raise ValueError(f"nothing is written, because the pair cannot be trained here. {errors}")
+        errors = [f for f in pair.findings if f.level == "error" and f.source == options.config.name]
+        said = " ".join(f"{error.key}: {error.message}" if error.key else error.message for error in errors)
+        raise ValueError(f"nothing is written, because the pair cannot be trained here. {said}")
     return 0
 
 
@@ -63,6 +64,6 @@ def _print(findings: list[Finding], files: list[Path], *, as_json: bool) -> None
         listed = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps({"findings": listed, "files": [str(file) for file in files]}, indent=2))
         return
-    for line in (report(findings), *(f"Wrote {file}" for file in files)):
-        if line:
-            print(line)
+    print(report(findings) or "Nothing differs.")
+    for file in files:
+        print(f"Wrote {file}")

@@ -13,10 +13,13 @@ from dreamspace.config import (
     load_datasets,
     load_preset,
 )
+from dreamspace.config.findings import report
 from dreamspace.console import watch
+from dreamspace.data.kohya import is_kohya_folder, read_kohya_folder
+from dreamspace.data.lint import lint_run
 from dreamspace.data.photos import list_photos
 from dreamspace.jobs.launcher import submit
-from dreamspace.jobs.new_run import copy_run, prior_folder, write_run
+from dreamspace.jobs.new_run import copy_run, prior_folder, write_pair, write_run
 from dreamspace.jobs.workspace import Workspace, cache_of
 
 
@@ -24,7 +27,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--config", type=Path, help="config.json of the run")
     train.add_argument("--datasets", type=Path, help="multidatabackend.json, the list of datasets")
     train.add_argument("--preset", help=f"a configuration by name: {', '.join(list_presets())}")
-    train.add_argument("--photos", type=Path, help="folder with photos of the subject")
+    train.add_argument("--photos", type=Path, help="folder with photos of the subject, or kohya's")
     train.add_argument("--class-word", help="what the subject is, such as dog")
     train.add_argument("--token", help="the rare word that stands for the subject, such as sks")
     train.add_argument(
@@ -91,10 +94,15 @@ def run_train(options: argparse.Namespace) -> int:
         _check_resume(options)
     elif options.config or options.datasets:
         _write_pair(options)
+    elif options.photos and is_kohya_folder(options.photos):
+        _write_kohya(options)
     else:
         _write_short_form(options)
     config = RunConfig.load(run_dir / "config.json")
-    load_datasets(run_dir / "multidatabackend.json")
+    datasets = load_datasets(run_dir / "multidatabackend.json")
+    hints = report(lint_run(config, datasets))
+    if hints:
+        print(hints, flush=True)
     secrets = secrets_for(config.pretrained_model_name_or_path)
     submit(run_dir, "train", {"resume": options.resume}, secrets=secrets)
     return watch(run_dir)
@@ -120,6 +128,19 @@ def _write_pair(options: argparse.Namespace) -> None:
                 "or change a setting by --set."
             )
     copy_run(options.run_dir, options.config, options.datasets, options.settings or [])
+
+
+def _write_kohya(options: argparse.Namespace) -> None:
+    for name in ("class_images", "class_photos", "prior", "masks", "captions"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{options.photos} is a kohya folder, whose own folders say it all. "
+                f"Leave out --{name.replace('_', '-')}."
+            )
+    preset = load_preset(options.preset or "mini")
+    words = {"token": options.token, "class_word": options.class_word}
+    config = apply_settings(preset.config.model_copy(update=words), options.settings or [])
+    write_pair(options.run_dir, config, read_kohya_folder(options.photos, preset.resolution))
 
 
 def _write_short_form(options: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from dreamspace.config.dialects import DATASET_DIALECT
 from dreamspace.config.parsing import parse_settings, shown
 from dreamspace.config.sections import FilledText, Section
-from dreamspace.config.simpletuner import DATASET_DIALECT
 
 RegularisationTarget = Literal["base", "noise"]
 

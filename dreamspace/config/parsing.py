@@ -18,7 +18,7 @@ class Dialect:
 
     Attributes:
         aliases: other spellings of our keys.
-        later_keys: keys that SimpleTuner has and Dreamspace does not support yet.
+        later_keys: keys that SimpleTuner has and Dreamspace says otherwise, or not at all.
         later_values: for each of our keys, the values of SimpleTuner that are not supported yet.
     """
 
@@ -49,13 +49,14 @@ def parse_settings(model: type[Model], values: Any, dialect: Dialect, *, source:
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        raise ValueError(f"{source}: {_sentence(error)}") from None
+        raise ValueError(f"{source}: {error_sentence(error.errors()[0])}") from None
 
 
 def _check_key(key: str, value: Any, model: type[BaseModel], dialect: Dialect, source: str) -> None:
     if key in dialect.later_keys:
         raise ValueError(
-            f"{source}: SimpleTuner's '{key}' is not supported yet. Remove it to go on without what it does."
+            f"{source}: SimpleTuner's '{key}' is not read here. Remove it, or take the pair over by "
+            "import-simpletuner, which says what follows."
         )
     if key not in model.model_fields:
         hint = nearest(key, [*model.model_fields, *dialect.aliases]) or " Remove it."
@@ -67,17 +68,17 @@ def _check_key(key: str, value: Any, model: type[BaseModel], dialect: Dialect, s
         )
 
 
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "value_error":  # raised by a validator of ours, a sentence already
-        message = str(first["ctx"]["error"])
+def error_sentence(error: Mapping[str, Any]) -> str:
+    """The sentence for an error of pydantic: the key, what is allowed, what was given."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":  # raised by a validator of ours, a sentence already
+        message = str(error["ctx"]["error"])
         return f"{key} {message}" if key else message
-    if first["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return f"there is no key '{key}'. Remove it."
-    if first["type"] == "missing":
+    if error["type"] == "missing":
         return f"the key '{key}' is missing. Add it."
-    return f"{key} must be {_allowed(first)}, got {shown(first['input'])}."
+    return f"{key} must be {_allowed(error)}, got {shown(error['input'])}."
 
 
 def _allowed(error: Mapping[str, Any]) -> str:
@@ -101,7 +102,7 @@ def _allowed(error: Mapping[str, Any]) -> str:
             return "a finite number"
     kind = error["type"].split("_")[0]
     kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text",
-             "list": "a list", "path": "a path"}  # fmt: skip
+             "list": "a list", "model": "an object", "path": "a path"}  # fmt: skip
     return kinds[kind]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from dreamspace.config.dialects import RUN_DIALECT
 from dreamspace.config.parsing import parse_settings
 from dreamspace.config.sections import (
     AdapterSettings,
@@ -23,7 +24,6 @@ from dreamspace.config.sections import (
     ValidationSettings,
     WordSettings,
 )
-from dreamspace.config.simpletuner import RUN_DIALECT
 from dreamspace.files import read_json, write_json
 
 

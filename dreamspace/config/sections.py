@@ -261,6 +261,11 @@ class RolloutSettings(Section):
     scheduled_sampling_order: int = Field(
         2, ge=1, le=3, description="The order of the solver; a higher one uses more of the steps before."
     )
+    scheduled_sampling_target: Literal["recomputed", "original_noise"] = Field(
+        "recomputed",
+        description="What a rolled-out row is trained towards: 'recomputed' leads from where the rollout ended"
+        " to the photo, 'original_noise' is the noise that was drawn, as in SimpleTuner.",
+    )
     scheduled_sampling_reflexflow: bool | None = Field(
         None, description="ReflexFlow's correction of a rollout; null turns it on for flow models alone."
     )

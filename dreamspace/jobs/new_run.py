@@ -12,6 +12,7 @@ from dreamspace.config import (
     Prior,
     RunConfig,
     apply_settings,
+    check_datasets,
     load_datasets,
     save_datasets,
     subject_datasets,
@@ -20,6 +21,7 @@ from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.data.photos import list_photos
 from dreamspace.data.plan import balancing_repeats
+from dreamspace.data.samples import check_files
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
 
@@ -137,6 +139,17 @@ def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: li
     return _write(config, [_absolute(dataset) for dataset in load_datasets(datasets_file)], run_dir)
 
 
+def write_pair(run_dir: Path, config: RunConfig, datasets: list[DatasetConfig]) -> RunConfig:
+    """Write a new run into `run_dir` from what other files than ours said; returns the configuration.
+
+    Raises:
+        ValueError: as `copy_run`.
+    """
+    _refuse_existing(run_dir)
+    check_datasets(datasets)
+    return _write(config, [_absolute(dataset) for dataset in datasets], run_dir)
+
+
 def _absolute(dataset: DatasetConfig) -> DatasetConfig:
     """The dataset with full paths for all its folders."""
     folders = {
@@ -167,6 +180,8 @@ def _write(
     config = config.model_copy(update={"pretrained_model_name_or_path": model})
     for settings in (config, *datasets):
         refuse_tokens(settings.model_dump_json(), f"The settings of {run_dir.name}")
+    drawn_later = {d.id for d in datasets if d.is_regularisation_data and config.num_class_images}
+    check_files(datasets, drawn_later)
     for folder in (prior_dir, run_dir):
         if folder is not None:
             writable_folder(folder)

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from dreamspace.config import DatasetConfig, RunConfig, is_hub_id, parse_run_config
-from dreamspace.config.simpletuner import DATASET_DIALECT, RUN_DIALECT
+from dreamspace.config.dialects import DATASET_DIALECT, RUN_DIALECT
+from dreamspace.config.run import SECTIONS
 
 
 @pytest.mark.parametrize("model", [RunConfig, DatasetConfig])
@@ -80,11 +81,20 @@ def test_unknown_key_that_resembles_nothing_is_to_be_removed() -> None:
         parse_run_config({"qqqq": 1})
 
 
-def test_simpletuner_key_that_has_no_effect_yet_is_told_apart() -> None:
-    with pytest.raises(ValueError, match=r"SimpleTuner's 'use_ema' is not supported yet"):
-        parse_run_config({"--use_ema": True})
+def test_simpletuner_key_that_is_not_ours_is_told_apart() -> None:
+    for key in ("report_to", "--offset_noise", "instance_prompt"):
+        with pytest.raises(
+            ValueError, match=rf"SimpleTuner's '{key.strip('-')}' is not read here\. .*import"
+        ):
+            parse_run_config({key: True})
     with pytest.raises(ValueError, match=r'model_type "full" is not supported yet\. Use "lora" for now\.'):
         parse_run_config({"model_type": "full"})
+
+
+def test_settings_stand_in_sections_in_the_order_of_the_file() -> None:
+    names = [name for section in SECTIONS for name in section.model_fields]
+    assert names == list(RunConfig.model_fields)
+    assert SECTIONS[0].__doc__ == "Model."
 
 
 @pytest.mark.parametrize(
@@ -125,6 +135,26 @@ def test_simpletuner_key_that_has_no_effect_yet_is_told_apart() -> None:
             "Shorten the warm-up or train longer.",
         ),
         ({"seed": 1, "--seed": 2}, "config: the key 'seed' is given twice. Keep one of the two."),
+        (
+            {"lr_scheduler": "piecewise_constant"},
+            "config: lr_scheduler 'piecewise_constant' needs lr_step_rules, such as '1:100,0.1'.",
+        ),
+        (
+            {"lr_step_rules": "1:100"},
+            "config: lr_step_rules must be factor:until_step pairs and a last factor, such as '1:100,0.1', "
+            "got '1:100'.",
+        ),
+        (
+            {"snr_gamma": 5, "debiased_estimation": True},
+            "config: snr_gamma and debiased_estimation are two weightings of the same timesteps. Keep one.",
+        ),
+        ({"snr_gamma": 0}, "config: snr_gamma must be above 0, got 0."),
+        ({"masked_prior_weight": 1.5}, "config: masked_prior_weight must be at most 1, got 1.5."),
+        (
+            {"optimizer": "sgd"},
+            "config: optimizer must be 'adamw', 'adamw_bf16', 'bnb-adamw8bit', 'lion', 'adafactor', "
+            "'prodigy' or 'adamw_schedulefree', got \"sgd\".",
+        ),
     ],
 )
 def test_wrong_value_is_one_sentence(settings: dict[str, Any], sentence: str) -> None:
@@ -160,6 +190,16 @@ def test_hub_id_is_an_owner_and_a_name_that_is_no_folder(
     (tmp_path / "models" / "sd").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert is_hub_id(name) is expected
+
+
+@pytest.mark.parametrize("rules", ["1:100,0.1", "1:10,5e-1:300,0.01", "0.5", ""])
+def test_step_rules_are_pairs_and_a_last_factor(rules: str) -> None:
+    assert parse_run_config({"lr_step_rules": rules}).lr_step_rules == (rules or None)
+
+
+def test_warm_up_may_be_as_long_as_the_run_where_it_has_no_effect() -> None:
+    config = parse_run_config({"lr_scheduler": "constant", "lr_warmup_steps": 400, "max_train_steps": 400})
+    assert config.lr_warmup_steps == 400
 
 
 def test_load_names_the_file(tmp_path: Path) -> None:

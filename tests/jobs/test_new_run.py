@@ -91,11 +91,25 @@ def test_class_images_that_do_not_fit_the_prior_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_masks_and_captions_of_the_photos_reach_the_datasets(tmp_path: Path) -> None:
-    masks_dir = draw_photos(tmp_path / "masks", 6)
-    _, (subject, masks) = new_run(tmp_path, masks_dir=masks_dir, has_captions=True)
-    assert (subject.caption_strategy, subject.conditioning_data) == ("textfile", "masks")
+def test_masks_of_the_photos_reach_the_datasets(tmp_path: Path) -> None:
+    masks_dir = tmp_path / "masks"
+    masks_dir.mkdir()
+    for number in range(6):
+        Image.new("L", (64, 64), 255).save(masks_dir / f"{number}.png")
+    _, (subject, masks) = new_run(tmp_path, masks_dir=masks_dir)
+    assert (subject.caption_strategy, subject.conditioning_data) == ("instanceprompt", "masks")
     assert (masks.instance_data_dir, masks.conditioning_type) == (masks_dir, "mask")
+
+
+def test_missing_masks_and_captions_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(ValueError, match=r"photo 0\.png has no mask"):
+        new_run(tmp_path, masks_dir=tmp_path / "masks")
+    with pytest.raises(ValueError, match=r"0\.png"):
+        write_run(
+            tmp_path / "run", load_preset("mini"), tmp_path / "photos", class_word="dog", has_captions=True
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_class_images_that_a_setting_takes_back_leave_no_folder(tmp_path: Path) -> None:

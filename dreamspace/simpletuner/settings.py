@@ -1,0 +1,226 @@
+"""SimpleTuner's config.json in our words: the model, the length of the run, the loss, and absent keys."""
+
+import json
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from dreamspace.config.dataset import DatasetConfig
+from dreamspace.config.dialects import RUN_DIALECT
+from dreamspace.config.run import RunConfig
+from dreamspace.config.sections import MAX_STEPS
+from dreamspace.config.simpletuner_keys import IGNORED_RUN_KEYS
+from dreamspace.data.lint import local_photos, num_rows
+from dreamspace.simpletuner.learning import translate_learning
+from dreamspace.simpletuner.reading import Draft, is_true, number, read_lenient_json
+from dreamspace.simpletuner.validation import NEGATIVE_PROMPT, translate_validation
+
+FAMILIES = get_args(RunConfig.model_fields["model_family"].annotation)
+
+FLAVOURS = {
+    "sd1x": {
+        "1.4": "CompVis/stable-diffusion-v1-4",
+        "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "dreamshaper": "Lykon/dreamshaper-8",
+    }
+}
+"""The Hub ids of SimpleTuner's flavours by family; the last is what it takes where none is given."""
+
+NO_CLIPPING = 1e6
+"""A max_grad_norm that no gradient reaches: what SimpleTuner calls 0."""
+
+
+class Default(NamedTuple):
+    """SimpleTuner's default of a key, where it differs from ours.
+
+    Attributes:
+        ours_because: why ours is taken; "" where theirs is written.
+    """
+
+    theirs: Any
+    ours_because: str = ""
+
+
+_DEFAULTS = {
+    "learning_rate": Default(4e-7, "theirs is a full model's, and would teach an adapter nothing"),
+    "train_batch_size": Default(4, "the memory decides it"),
+    "optimizer": Default("adamw_bf16", "the adapter's weights are 32-bit"),
+    "gradient_checkpointing": Default(True, "it only saves memory, and the training stays the same"),
+    "seed": Default(None, "theirs is another in each run"),
+    "lora_dropout": Default(0.1),
+    "max_grad_norm": Default(2.0),
+    "mixed_precision": Default("bf16"),
+    "caption_dropout_probability": Default(0.1),
+    "checkpoint_step_interval": Default(500),
+    "validation_guidance": Default(7.5),
+    "validation_num_inference_steps": Default(30),
+    "validation_negative_prompt": Default(NEGATIVE_PROMPT),
+    "validation_resolution": Default("256", "the training's own size is what the model draws well"),
+    "validation_preview": Default(False, "previews need no webhook here"),
+}
+
+
+def translate_settings(draft: Draft, datasets: list[DatasetConfig], folder: Path) -> bool:
+    """Say everything that is given in our words; whether its base model can be trained at all.
+
+    Args:
+        datasets: the imported datasets, whose photos count the steps of an epoch.
+        folder: where the file lies, for files that it names.
+    """
+    can_be_trained = _model(draft)
+    _adapter(draft, folder)
+    _steps(draft, datasets)
+    translate_learning(draft)
+    _loss(draft, datasets)
+    translate_validation(draft, folder)
+    _rest(draft)
+    _defaults(draft)
+    return can_be_trained
+
+
+def _model(draft: Draft) -> bool:
+    family = draft.given.get("model_family")
+    flavour = draft.take("model_flavour")
+    key = "pretrained_model_name_or_path"
+    if family is not None and family not in FAMILIES:
+        draft.take("model_family")
+        draft.say("error", "model_family", f"'{family}' is not supported yet.")
+        return False
+    if key in draft.given:
+        if flavour is not None:
+            draft.say("ignored", "model_flavour", f"'{flavour}' is left out: {key} names the model.")
+        return True
+    if family is None:
+        draft.say("differs", key, "absent: the embedded model 'mini' is taken; set it to train another.")
+        return True
+    flavours = FLAVOURS.get(family, {})
+    name = str(flavour or next(reversed(flavours), None))
+    if name not in flavours:
+        draft.say("error", "model_flavour", f"'{name}' is unknown here: set {key} to its folder or Hub id.")
+        return False
+    draft.write(key, flavours[name], f"absent: '{flavours[name]}', SimpleTuner's '{name}', is written.")
+    return True
+
+
+def _adapter(draft: Draft, folder: Path) -> None:
+    given = draft.given
+    if "model_type" not in given:
+        draft.say("differs", "model_type", "absent: SimpleTuner's default is 'full'; 'lora' is taken.")
+    for key, taken in (("model_type", "lora"), ("lora_type", "standard")):
+        if given.get(key) in RUN_DIALECT.later_values[key]:
+            value = draft.take(key)
+            draft.say("error", key, f"'{value}' is not supported yet: '{taken}' is trained in its place.")
+    if is_true(given.get("use_dora")) and "quanto" in str(given.get("base_model_precision")):
+        draft.say("trap", "use_dora", "SimpleTuner switches it off for a base model in a quanto precision.")
+    numbers = _lycoris_numbers(given.get("lycoris_config"), folder)
+    cut = [key for key, value in numbers.items() if not value.is_integer()]
+    if cut:
+        message = f"SimpleTuner cuts {' and '.join(cut)} to whole numbers, so that 0.5 becomes 0."
+        draft.say("trap", "lycoris_config", message)
+
+
+def _lycoris_numbers(name: Any, folder: Path) -> dict[str, float]:
+    """The numbers of a LyCORIS file that SimpleTuner rounds; none if the file is not there."""
+    for path in (Path(str(name)), folder / str(name)):
+        if name is not None and path.is_file():
+            values = read_lenient_json(path)
+            keys = ("multiplier", "linear_dim", "linear_alpha")
+            return {key: number(values[key], 0) for key in keys if key in values}
+    return {}
+
+
+def _steps(draft: Draft, datasets: list[DatasetConfig]) -> None:
+    """The length of the run, which SimpleTuner also counts in epochs."""
+    key = "max_train_steps"
+    steps = number(draft.take(key), 0)
+    epochs = number(draft.take("num_train_epochs", 1), 1)
+    if steps > 0:
+        draft.settings[key] = int(steps)
+        if epochs > 0:
+            message = (
+                "SimpleTuner refuses it unless num_train_epochs is 0 (1 where it is absent): it is taken."
+            )
+            draft.say("trap", key, message)
+        return
+    counts = [(dataset, local_photos(dataset)) for dataset in datasets if dataset.is_trained]
+    ours = RunConfig()
+    if not all(photos for _, photos in counts):
+        message = (
+            f"absent: {epochs:g} epochs (num_train_epochs) cannot be counted without the photos; "
+            f"ours, {ours.max_train_steps}, is taken: set it."
+        )
+        draft.say("differs", key, message)
+        return
+    batch_size = int(number(draft.given.get("train_batch_size"), ours.train_batch_size))
+    accumulation = int(number(draft.given.get("gradient_accumulation_steps"), 1))
+    batches = sum(ceil(num_rows(dataset, len(photos)) / batch_size) for dataset, photos in counts)
+    steps = min(MAX_STEPS, max(1, ceil(epochs * batches / accumulation)))
+    message = f"absent: {epochs:g} epochs (num_train_epochs) of {batches} batches are {steps} steps."
+    draft.write(key, steps, message)
+
+
+def _loss(draft: Draft, datasets: list[DatasetConfig]) -> None:
+    given = draft.given
+    if "snr_gamma" in given and number(given["snr_gamma"], 1) == 0:
+        draft.take("snr_gamma")  # 0 is off, there
+    if any(dataset.conditioning_data and not dataset.disabled for dataset in datasets):
+        draft.settings["masked_loss_normalization"] = "mean"
+        draft.say(
+            "trap",
+            "masked_loss_normalization",
+            "SimpleTuner divides a masked loss by the whole picture, so that a small subject counts for "
+            "little: 'mean' is written for the same training; ours, 'area', suits small subjects better.",
+        )
+    method = draft.take("grad_clip_method", "value")
+    if method != "norm":
+        message = (
+            f"SimpleTuner clips by '{method}', each gradient alone at max_grad_norm; here their norm is."
+        )
+        draft.say("differs", "grad_clip_method", message)
+    if "max_grad_norm" in given and number(given["max_grad_norm"], 1) == 0:
+        draft.take("max_grad_norm")
+        draft.settings["max_grad_norm"] = NO_CLIPPING
+    if is_true(draft.take("ema_cpu_only")):
+        draft.take("ema_device")
+        draft.settings["ema_device"] = "cpu"
+
+
+def _rest(draft: Draft) -> None:
+    given = draft.given
+    if number(given.get("seed"), 1) in (0, -1):
+        seed = int(number(draft.take("seed"), 0))
+        draft.say("trap", "seed", f"SimpleTuner takes {seed} for a new seed in each run.")
+        if seed == 0:
+            draft.settings["seed"] = 0
+    if number(given.get("checkpoints_total_limit"), 1) == 0:
+        draft.take("checkpoints_total_limit")
+        draft.settings["checkpoints_total_limit"] = MAX_STEPS  # 0 keeps all, there
+    for key in ("gradient_checkpointing", "scheduled_sampling_reflexflow"):
+        if str(given.get(key)).lower() == "false":
+            message = (
+                "SimpleTuner drops a false and keeps its default; false is written here, 0 says it there."
+            )
+            draft.say("trap", key, message)
+    if draft.take("data_backend_config") is not None:
+        draft.say("ignored", "data_backend_config", "the second file that is given is read in its place.")
+    for key in [key for key, value in given.items() if value == "no_change"]:
+        draft.take(key)
+        draft.say("ignored", key, "'no_change' is left out: it is what is done here.")
+    draft.take_rest(RunConfig.model_fields, IGNORED_RUN_KEYS)
+
+
+def _defaults(draft: Draft) -> None:
+    ours = RunConfig()
+    for key, default in _DEFAULTS.items():
+        if key in draft.settings:
+            continue
+        theirs, own = json.dumps(default.theirs), json.dumps(ours.model_dump()[key])
+        if default.ours_because:
+            message = (
+                f"absent: SimpleTuner's default is {theirs}; ours, {own}, is taken: {default.ours_because}."
+            )
+            draft.say("differs", key, message)
+        else:
+            draft.write(
+                key, default.theirs, f"absent: SimpleTuner's default {theirs} is written (ours is {own})."
+            )
