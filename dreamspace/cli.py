@@ -7,8 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+from dreamspace.commands.caption import add_caption_options, run_caption
 from dreamspace.commands.images import add_generate_options, add_prior_options, run_generate, run_prior
 from dreamspace.commands.jobs import hub_token, run_job
+from dreamspace.commands.mask import add_mask_options, run_mask
 from dreamspace.commands.simpletuner import (
     add_export_options,
     add_import_options,
@@ -98,6 +100,8 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "train": ("train an adapter on photos of a subject", add_train_options, run_train),
+    "mask": ("mask the subject in photos", add_mask_options, run_mask),
+    "caption": ("caption photos by an image-to-text model", add_caption_options, run_caption),
     "prior": ("let the base model draw class images", add_prior_options, run_prior),
     "generate": ("make images with a run or an adapter", add_generate_options, run_generate),
     "publish": (

@@ -28,6 +28,8 @@ JobFunction = Callable[[Path, dict[str, Any], EventWriter], None]
 KINDS: dict[str, str] = {
     "train": "dreamspace.training.run:train",
     "prior": "dreamspace.models.prior:prior",
+    "mask": "dreamspace.models.mask_job:mask",
+    "caption": "dreamspace.models.caption_job:caption",
     "generate": "dreamspace.models.generate:generate",
     "publish": "dreamspace.hub.push:publish",
 }
