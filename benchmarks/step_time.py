@@ -1,6 +1,7 @@
 """Time and memory of our training step against a bare PyTorch loop over the same modules.
 
     python -m benchmarks.step_time             a table of ratios, both interleaved in one run
+    python -m benchmarks.step_time --options   what each option of a training adds to a plain step
     python -m benchmarks.step_time --start-up  seconds from the `train` command to the first finished step
     python -m benchmarks.step_time --memory    peak memory of a training against the bare loop's
 
@@ -16,25 +17,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from dreamspace.config import RunConfig
-from dreamspace.data.geometry import plan_geometry
-from dreamspace.data.plan import PlannedDataset, RowPlan
+from dreamspace.data.geometry import GeometryRules, plan_geometry
+from dreamspace.data.masks import Mask
+from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.data.samples import Sample
+from dreamspace.jobs.events import EventWriter
 from dreamspace.mini import MODEL_FOLDER
-from dreamspace.mini.parts import noise_schedule
+from dreamspace.mini.parts import noise_schedule as mini_noise
 from dreamspace.mini.subjects import write_photos
 from dreamspace.models import FAMILIES
-from dreamspace.models.adapters import add_lora
-from dreamspace.training.loop import LossLog, TrainingStep
+from dreamspace.models.adapters import Adapter, add_lora
+from dreamspace.training.loop import TrainingStep
+from dreamspace.training.loss_log import LossLog
+from dreamspace.training.optimizers import new_optimizer
 from dreamspace.training.preparation import TrainingSet
+from dreamspace.training.schedule import noise_schedule
+from dreamspace.training.setup import new_ema
 
 FAMILY = FAMILIES["sd1x"]
+Step = Callable[[int], None]
 NUM_PHOTOS = 6
 RANK = 16
 
@@ -56,38 +66,64 @@ def random_unet() -> UNet2DConditionModel:
     return unet.requires_grad_(False)
 
 
-def new_lora(unet: UNet2DConditionModel):
-    adapter = add_lora(unet.train(), FAMILY.lora_targets, RANK, None, 0.0, seed=0)
-    optimizer = torch.optim.AdamW(adapter.parameters, lr=1e-4, fused=True)
-    return adapter, optimizer
+def new_lora(unet: UNet2DConditionModel) -> Adapter:
+    return add_lora(unet.train(), FAMILY.lora_targets, RANK, None, 0.0, seed=0)
 
 
-def our_step(unet, batch_size: int, edge: int, events):
-    """Our step as the `train` job runs it, on random latents; the loss log included."""
-    config = RunConfig(train_batch_size=batch_size)
-    width = unet.config.cross_attention_dim
-    geometry = plan_geometry(edge * 8, edge * 8, resolution=edge * 8, multiple_px=8)
-    samples = [Sample(Path(f"{i}.png"), str(i), ("prompt",), geometry, False) for i in range(NUM_PHOTOS)]
-    training_set = TrainingSet(
-        [samples],
-        [list(torch.randn(NUM_PHOTOS, 4, edge, edge))],
-        RowPlan([PlannedDataset("subject", NUM_PHOTOS, 1)], seed=0),
-        {"prompt": {"prompt_embeds": torch.randn(77, width)}},
+def random_set(config: RunConfig, edge: int, width: int, regularised: float, has_masks: bool) -> TrainingSet:
+    """Random latents and conditioning; `regularised` is the share of rows with the base model's target."""
+    geometry = plan_geometry(edge * 8, edge * 8, GeometryRules(edge * 8, "pixel"), multiple_px=8)
+    mask = Mask(Path("mask.png"), "mask") if has_masks else None
+    targets = {0.0: [None], 0.5: [None, "base"], 1.0: ["base"]}[regularised]
+    return TrainingSet(
+        samples=[
+            [Sample(Path(f"{i}.png"), str(i), ("prompt",), geometry, target, mask) for i in range(NUM_PHOTOS)]
+            for target in targets
+        ],
+        latents=[list(torch.randn(NUM_PHOTOS, 4, edge, edge)) for _ in targets],
+        masks=[[torch.rand(edge, edge) if has_masks else None for _ in range(NUM_PHOTOS)] for _ in targets],
+        plan=StepPlan(
+            [PlannedDataset(str(target), (geometry.size,) * NUM_PHOTOS, 100) for target in targets],
+            seed=0,
+            step_rows=config.train_batch_size,
+        ),
+        conditioning={"prompt": {"prompt_embeds": torch.randn(77, width)}},
     )
-    adapter, optimizer = new_lora(unet)
-    accelerator = Accelerator(cpu=True)
-    scheduler = DDPMScheduler(**noise_schedule())
-    step = TrainingStep(config, FAMILY, scheduler, unet, adapter, optimizer, training_set, accelerator)
+
+
+def our_step(
+    unet: UNet2DConditionModel,
+    batch_size: int,
+    edge: int,
+    events: EventWriter,
+    regularised: float = 0.0,
+    has_masks: bool = False,
+    **settings: Any,
+) -> Step:
+    """Our step as the `train` job runs it, on random latents; the loss log included."""
+    config = RunConfig(train_batch_size=batch_size, **settings)
+    adapter = new_lora(unet)
+    step = TrainingStep(
+        config,
+        FAMILY,
+        noise_schedule(DDPMScheduler(**mini_noise())),
+        unet,
+        adapter,
+        new_optimizer(config, adapter.parameter_groups),
+        random_set(config, edge, unet.config.cross_attention_dim, regularised, has_masks),
+        Accelerator(cpu=True),
+        new_ema(config, adapter),
+    )
     log = LossLog(events, 0, 10**9)
     return lambda index: log.add(step(index, 1e-4))
 
 
-def bare_step(unet, batch_size: int, edge: int):
+def bare_step(unet: UNet2DConditionModel, batch_size: int, edge: int) -> Step:
     """Noise, forward, backward, AdamW over cached latents and embeddings: nothing else."""
-    _, optimizer = new_lora(unet)
+    optimizer = torch.optim.AdamW(new_lora(unet).parameters, lr=1e-4, fused=True)
     latents = torch.randn(batch_size, 4, edge, edge)
     embeds = torch.randn(batch_size, 77, unet.config.cross_attention_dim)
-    scheduler = DDPMScheduler(**noise_schedule())
+    scheduler = DDPMScheduler(**mini_noise())
 
     def step(_: int) -> None:
         noise = torch.randn_like(latents)
@@ -100,21 +136,21 @@ def bare_step(unet, batch_size: int, edge: int):
     return step
 
 
-def interleaved(first, second, rounds: int) -> tuple[float, float]:
-    """Median seconds of each, taken in turns, after three rounds of warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
+def interleaved(
+    steps: list[Step], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
+    """Seconds of each in every round, taken in turns, after three rounds of warm-up."""
+    times: list[list[float]] = [[] for _ in steps]
     for index in range(rounds + 3):
-        order = (0, 1) if index % 2 else (1, 0)
+        order = range(len(steps)) if index % 2 else reversed(range(len(steps)))
         for which in order:
-            started = time.perf_counter()
-            (first, second)[which](index)
-            times[which].append(time.perf_counter() - started)
-    return statistics.median(times[0][3:]), statistics.median(times[1][3:])
+            started = clock()
+            steps[which](index)
+            times[which].append(clock() - started)
+    return [taken[3:] for taken in times]
 
 
 def print_ratios(rounds: int) -> None:
-    from dreamspace.jobs.events import EventWriter
-
     print("| model | latents | batch | bare loop (s) | ours (s) | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, build in (("mini", mini_unet), ("random SD, 35 M", random_unet)):
@@ -123,11 +159,51 @@ def print_ratios(rounds: int) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     ours = our_step(build(), batch_size, edge, EventWriter(Path(folder)))
                     bare = bare_step(build(), batch_size, edge)
-                    mine, floor = interleaved(ours, bare, rounds)
+                    mine, floor = map(statistics.median, interleaved([ours, bare], rounds))
                 row = f"{edge} x {edge} | {batch_size} | {floor:.3f} | {mine:.3f} | {mine / floor:.3f}"
                 print(f"| {name} | {row} |", flush=True)
                 del ours, bare
                 gc.collect()
+
+
+ROLLOUT = {"scheduled_sampling_max_step_offset": 10, "scheduled_sampling_probability": 1.0}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "masks": {"has_masks": True},
+    "masks, Min-SNR and EMA": {"has_masks": True, "snr_gamma": 5.0, "use_ema": True},
+    "Min-SNR": {"snr_gamma": 5.0},
+    "EMA": {"use_ema": True},
+    "Huber": {"loss_type": "huber"},
+    "low-discrepancy timesteps, noise offset": {"stratified_timesteps": True, "noise_offset": 0.1},
+    "half the rows regularised": {"regularised": 0.5},
+    "all rows regularised": {"regularised": 1.0},
+    "masks, background held to the base": {"has_masks": True, "masked_prior_weight": 1.0},
+    "rollout of 0 to 10 timesteps": ROLLOUT,
+    "rollout of half the rows": ROLLOUT | {"scheduled_sampling_probability": 0.5},
+    **{
+        f"optimizer {name}": {"optimizer": name, "learning_rate": 1.0}
+        for name in ("adamw_bf16", "bnb-adamw8bit", "lion", "adafactor", "prodigy", "adamw_schedulefree")
+    },
+}
+
+
+def print_options(rounds: int) -> None:
+    """Each option against the plain step on mini, 4 rows of 16 x 16 latents, on one core.
+
+    In CPU-seconds, which other work on the machine disturbs least, as the median over the rounds of the ratio
+    of neighbours in time.
+    """
+    torch.set_num_threads(1)
+    print("| option | plain (CPU s) | with it (CPU s) | ratio |")
+    print("| --- | --- | --- | --- |")
+    for name, settings in OPTIONS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            steps = [
+                our_step(mini_unet(), 4, 16, EventWriter(Path(folder)), **chosen) for chosen in ({}, settings)
+            ]
+            plain, ours = interleaved(steps, rounds, time.process_time)
+        ratio = statistics.median(mine / other for mine, other in zip(ours, plain, strict=True))
+        medians = f"{statistics.median(plain):.4f} | {statistics.median(ours):.4f}"
+        print(f"| {name} | {medians} | {ratio:.3f} |", flush=True)
 
 
 def train_command(folder: Path, steps: int) -> list[str]:
@@ -207,11 +283,14 @@ if __name__ == "__main__":
     )
     parser.add_argument("--start-up", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--options", action="store_true")
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
     if options.start_up:
         print_start_up()
     elif options.memory:
         print_memory()
+    elif options.options:
+        print_options(options.rounds)
     else:
         print_ratios(options.rounds)

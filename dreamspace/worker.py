@@ -7,6 +7,7 @@ import errno
 import faulthandler
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS) -> int:
         return 2
     job_dir = Path(arguments[0]).resolve()
     faulthandler.enable()
+    # diffusers imports it; without a GPU it warns of a kernel that only quantised images would use.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # Runs what `finally` promises.
     if WORKERS_LOCK_VARIABLE in os.environ:
         hold_workers_lock(Path(os.environ[WORKERS_LOCK_VARIABLE]))

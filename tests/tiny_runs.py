@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from dreamspace.config import RunConfig, save_datasets, subject_datasets
+from dreamspace.config import DatasetConfig, RunConfig, save_datasets, subject_datasets
 from dreamspace.jobs.events import EVENTS_FILE, Event, EventWriter, read_events
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,19 +59,66 @@ def draw_photos(folder: Path, count: int, first: int = 0) -> Path:
     return folder
 
 
+def cropped_dataset(folder: Path, **settings: Any) -> DatasetConfig:
+    """Photos of the subject, cropped to the square that the tiny model was made for."""
+    size = {"resolution": RESOLUTION_PX, "resolution_type": "pixel", "crop": True}
+    values = {"id": "subject", "instance_prompt": INSTANCE_PROMPT} | size | settings
+    return DatasetConfig(instance_data_dir=folder, **values)
+
+
+def two_bucket_dataset(folder: Path) -> DatasetConfig:
+    """3 photos of 80 x 64 px and 2 of 64 x 80, each kept as it is, so that no step of 4 rows is full."""
+    photos = draw_photos(folder / "photos", 5)
+    for name in ("03.png", "04.png"):
+        with Image.open(photos / name) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(photos / name)
+    return cropped_dataset(photos, crop=False)
+
+
+def masked_datasets(
+    folder: Path, kind: str = "mask", boxes: dict[int, tuple[int, int, int, int]] | None = None
+) -> list[DatasetConfig]:
+    """Four photos and their masks: white in a box (in px of the photo), grey for the second photo.
+
+    After the crop the usual box is the left half.
+    """
+    photos = draw_photos(folder / "photos", 4)
+    (folder / "masks").mkdir(exist_ok=True)
+    for number, photo in enumerate(sorted(photos.iterdir())):
+        mask = Image.new("L", (80, RESOLUTION_PX), 0)
+        mask.paste(128 if number == 1 else 255, (boxes or {}).get(number, (8, 0, 40, RESOLUTION_PX)))
+        mask.save(folder / "masks" / photo.name)
+    masks = DatasetConfig(
+        id="masks",
+        dataset_type="conditioning",
+        instance_data_dir=folder / "masks",
+        conditioning_type=kind,
+    )
+    return [cropped_dataset(photos, conditioning_data="masks"), masks]
+
+
 def tiny_config(model: Path, **settings: Any) -> RunConfig:
     """A quick run on `model`, on top of `SETTINGS`."""
     return RunConfig(pretrained_model_name_or_path=str(model), **SETTINGS | settings)
 
 
 def write_run_folder(
-    folder: Path, model: Path, photos: Path, class_photos: Path | None = None, **settings: Any
+    folder: Path,
+    model: Path,
+    photos: Path | list[DatasetConfig],
+    class_photos: Path | None = None,
+    **settings: Any,
 ) -> list[str | Path]:
-    """Write the two files of a run; returns the options that name them."""
+    """Write the two files of a run; returns the options that name them.
+
+    Args:
+        photos: their folder, or all datasets.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    datasets = subject_datasets(
-        photos, INSTANCE_PROMPT, RESOLUTION_PX, class_photos, CLASS_PROMPT if class_photos else None
-    )
+    datasets = photos
+    if isinstance(photos, Path):
+        class_prompt = CLASS_PROMPT if class_photos else None
+        datasets = subject_datasets(photos, INSTANCE_PROMPT, RESOLUTION_PX, class_photos, class_prompt)
     save_datasets(datasets, folder / "multidatabackend.json")
     tiny_config(model, **settings).save(folder / "config.json")
     return ["--config", folder / "config.json", "--datasets", folder / "multidatabackend.json"]

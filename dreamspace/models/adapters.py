@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,33 @@ from torch import nn
 from dreamspace.run_folder import WEIGHTS_NAME
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are trained alike, such as those of one model among several.
+
+    Attributes:
+        learning_rate_factor: their learning rate as a multiple of the run's.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    learning_rate_factor: float = 1.0
+
+
 class Adapter:
     """The trainable part of a denoiser.
 
     Attributes:
         denoiser: the module with the LoRA layers in it.
-        parameters: what the optimizer trains, fp32.
+        parameter_groups: what the optimizer trains, fp32.
+        parameters: all of them.
     """
 
     def __init__(self, denoiser: nn.Module) -> None:
         self.denoiser = denoiser
-        self.parameters = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+        self.parameter_groups = [ParameterGroup("denoiser", trained)]
+        self.parameters = [parameter for group in self.parameter_groups for parameter in group.parameters]
         self._layers = [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
 
     @contextmanager

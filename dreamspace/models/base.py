@@ -29,10 +29,15 @@ class BaseModel:
     def text_fingerprint(self) -> str:
         return ":".join(fingerprint(self.folder / part) for part in self.family.text_parts)
 
-    def encode_prompts(self, prompts: Iterable[str]) -> dict[str, Conditioning]:
+    def encode_prompts(
+        self, prompts: Iterable[str], cache_dir: Path | None = None
+    ) -> dict[str, Conditioning]:
         """Conditioning of each prompt, on the CPU.
 
         The text encoders are loaded only if a prompt is not cached yet, and leave memory again.
+
+        Args:
+            cache_dir: where it is cached; None takes the workspace's cache.
         """
 
         def encode(missing: list[str]) -> list[Conditioning]:
@@ -40,9 +45,8 @@ class BaseModel:
                 self.family.load_text_encoders(self.folder, self.device), missing
             )
 
-        conditioning = cache_prompts(
-            TensorCache(self.cache / "prompts"), prompts, self.text_fingerprint, encode
-        )
+        cache = TensorCache(cache_dir or self.cache / "prompts")
+        conditioning = cache_prompts(cache, prompts, self.text_fingerprint, encode)
         gc.collect()
         return conditioning
 

@@ -14,6 +14,9 @@ from dreamspace.run_folder import step_of
 
 SEPARATOR = "/"
 
+# By the first one a checkpoint is known as one to resume from.
+RESUMING_FILES = ("optimizer.safetensors", "optimizer.json", "trained.safetensors", "ema.safetensors")
+
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as one safetensors file, atomically; shared memory is copied apart first."""
@@ -108,13 +111,13 @@ def resumable_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def prune_optimizers(run_dir: Path, num_kept: int) -> None:
-    """Remove the optimizer state of all but the newest checkpoints; their adapters stay, to be compared."""
+    """Remove what resuming needs of all but the newest checkpoints; their adapters stay, to be compared."""
     for outdated in resumable_checkpoints(run_dir)[:-num_kept]:
-        (outdated / "optimizer.safetensors").unlink()
-        (outdated / "optimizer.json").unlink(missing_ok=True)
+        for name in RESUMING_FILES:
+            (outdated / name).unlink(missing_ok=True)
 
 
 def remove_unfinished(run_dir: Path) -> None:
     """Remove what a killed process left half written; the names of such folders begin with a dot."""
-    for folder in [*run_dir.glob(".adapter.*"), *(run_dir / "checkpoints").glob(".step-*")]:
+    for folder in [*run_dir.glob(".adapter*"), *(run_dir / "checkpoints").glob(".step-*")]:
         shutil.rmtree(folder)

@@ -1,10 +1,9 @@
-"""The training loop: rows of the plan in, an adapter out."""
+"""One optimizer step: the rows of a global step in, a report out."""
 
 import contextlib
+import functools
 import random
-import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
@@ -13,187 +12,228 @@ from torch import Tensor, nn
 from dreamspace.config import RunConfig
 from dreamspace.data.plan import mix_seed
 from dreamspace.data.samples import Sample
-from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import Adapter
-from dreamspace.models.family import Conditioning, Family, stack_conditioning
+from dreamspace.models.family import Conditioning, Family
+from dreamspace.training.batches import Batch, Batches
+from dreamspace.training.ema import MovingAverage
+from dreamspace.training.loss_log import StepReport
+from dreamspace.training.masked_loss import cell_mean, subject_weights
 from dreamspace.training.objective import (
+    debiased_weights,
+    elementwise_loss,
+    huber_bounds,
     min_snr_weights,
-    per_sample_loss,
-    random_rows,
-    signal_to_noise,
     step_loss,
     training_target,
 )
+from dreamspace.training.optimizers import skip_if_not_finite
 from dreamspace.training.preparation import TrainingSet
+from dreamspace.training.reflexflow import drift_loss, exposure_weights
+from dreamspace.training.rollout import RollOut, uses_reflexflow
+from dreamspace.training.schedule import NoiseSchedule
 
-NON_FINITE_LIMIT = 20
-"""Steps in a row without a finite loss and gradient; fp16 finds its scale within 16."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch, on the device.
-
-    Attributes:
-        latents, noise: (B, C, h, w).
-        timesteps: (B,) int64.
-        conditioning: entries with a leading batch dimension.
-        uses_base_target: (B,) bool, on the CPU, because it decides which rows the teacher sees.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    conditioning: Conditioning
-    uses_base_target: Tensor
-
-
-@dataclass
-class StepReport:
-    """What a step leaves behind on the device; read one step later, so that the host never waits for it.
-
-    `step` counts from 1; losses and norm are 0-d, and a mean over no rows is NaN.
-    """
-
-    step: int
-    loss: Tensor
-    instance_loss: Tensor
-    prior_loss: Tensor
-    grad_norm: Tensor
-    learning_rate: float
+UPDATE = 2**41
+"""In the place of a micro-batch: the seed of what an optimizer draws, alike in every process."""
 
 
 class TrainingStep:
     """One optimizer step on the rows of one global step.
 
-    Row r of step n is a function of (seed, n, r): process p takes, in micro-batch a, the rows from
-    (a * world_size + p) * train_batch_size on, so any split of the same rows gives the same step.
+    Args:
+        schedule: on the device.
+        denoiser: the adapter's, wrapped where there are several processes: it makes the predictions that are
+            learned from. Those without gradient are made by the adapter's own, because processes make
+            different numbers of them.
     """
 
     def __init__(
         self,
         config: RunConfig,
         family: Family,
-        noise_scheduler: Any,
+        schedule: NoiseSchedule,
         denoiser: nn.Module,
         adapter: Adapter,
         optimizer: torch.optim.Optimizer,
         training_set: TrainingSet,
         accelerator: Accelerator,
+        ema: MovingAverage | None = None,
     ) -> None:
-        self.config, self.family, self.denoiser, self.adapter = config, family, denoiser, adapter
-        self.optimizer, self.training_set, self.accelerator = optimizer, training_set, accelerator
-        self.noise_scheduler = noise_scheduler
-        self.alphas_cumprod = noise_scheduler.alphas_cumprod.to(accelerator.device)
-        self.num_step_rows = (
-            config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-        )
-
-    def batch(self, step: int, micro_step: int) -> Batch:
-        """This process' rows of a micro-batch."""
-        size = self.config.train_batch_size
-        first = (micro_step * self.accelerator.num_processes + self.accelerator.process_index) * size
-        samples: list[Sample] = []
-        latents, conditioning = [], []
-        for row in range(first, first + size):
-            number = step * self.num_step_rows + row
-            dataset, index = self.training_set.plan.row(number)
-            sample = self.training_set.samples[dataset][index]
-            samples.append(sample)
-            latents.append(self.training_set.latents[dataset][index])
-            caption = sample.captions[self.training_set.plan.choice(number, len(sample.captions))]
-            conditioning.append(self.training_set.conditioning[caption])
-        noise, timesteps = random_rows(
-            self.config.seed,
-            step,
-            first,
-            size,
-            latents[0].shape,
-            self.noise_scheduler.config.num_train_timesteps,
-        )
-        device = self.accelerator.device
-        return Batch(
-            torch.stack(latents).to(device, non_blocking=True),
-            noise.to(device, non_blocking=True),
-            timesteps.to(device, non_blocking=True),
-            {
-                name: rows.to(device, non_blocking=True)
-                for name, rows in stack_conditioning(conditioning).items()
-            },
-            torch.tensor([sample.uses_base_target for sample in samples]),
-        )
-
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B,) losses and their (B,) weights; the base model speaks first where it is the target."""
-        prediction_type = self.noise_scheduler.config.prediction_type
-        noisy_latents = self.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-        target = training_target(
-            batch.latents, batch.noise, batch.timesteps, self.alphas_cumprod, prediction_type
-        )
-        if batch.uses_base_target.any():
-            rows = batch.uses_base_target.nonzero().flatten().to(noisy_latents.device)
-            conditioning = {name: value[rows] for name, value in batch.conditioning.items()}
-            # Teacher before student: with the adapter off at backward(), gradients vanish silently.
-            with torch.no_grad(), self.adapter.off():
-                base = self.family.predict(
-                    self.denoiser, noisy_latents[rows], batch.timesteps[rows], conditioning
-                )
-            target = target.index_copy(0, rows, base.to(target.dtype))
-        prediction = self.family.predict(self.denoiser, noisy_latents, batch.timesteps, batch.conditioning)
-        losses = per_sample_loss(prediction, target)
-        if self.config.snr_gamma is None:
-            return losses, torch.ones_like(losses)
-        snr = signal_to_noise(self.alphas_cumprod, batch.timesteps)
-        return losses, min_snr_weights(snr, self.config.snr_gamma, prediction_type)
-
-    def backward(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Accumulate the gradients of a step; returns its loss, and the means over instance and prior rows.
-
-        The loss is the weighted one that is minimised, the means are unweighted; all are those of the whole
-        global step, on every rank.
-        """
-        accumulation = self.config.gradient_accumulation_steps
-        totals = torch.zeros(3, device=self.accelerator.device)
-        counts = torch.zeros(2, device=self.accelerator.device)
-        for micro_step in range(accumulation):
-            # For randomness inside modules, such as dropout, which a row's own generator does not reach.
-            module_seed = mix_seed(self.config.seed, step, micro_step, self.accelerator.process_index)
-            torch.manual_seed(module_seed)
-            random.seed(module_seed)
-            batch = self.batch(step, micro_step)
-            last = micro_step == accumulation - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.denoiser):
-                with self.accelerator.autocast():
-                    losses, weights = self.losses(batch)
-                loss = step_loss(losses, weights, self.num_step_rows, self.accelerator.num_processes)
-                self.accelerator.backward(loss)
-            is_prior = batch.uses_base_target.to(losses.device)
-            detached = losses.detach()
-            # Not detached[is_prior], whose size the host would wait for.
-            shares = [loss.detach() / self.accelerator.num_processes]
-            shares += [torch.where(is_prior, 0, detached).sum(), torch.where(is_prior, detached, 0).sum()]
-            totals += torch.stack(shares)
-            counts += torch.stack([(~is_prior).sum(), is_prior.sum()])
-        if self.accelerator.num_processes > 1:
-            totals, counts = self.accelerator.reduce((totals, counts), "sum")
-        return totals[0], totals[1] / counts[0], totals[2] / counts[1]
+        self.config, self.family, self.schedule = config, family, schedule
+        self.denoiser, self.adapter, self.optimizer, self.ema = denoiser, adapter, optimizer, ema
+        self.training_set, self.accelerator = training_set, accelerator
+        self.batches = Batches(config, training_set, schedule.num_timesteps, accelerator)
+        self.roll_out = RollOut(schedule, config.scheduled_sampling_sampler, config.scheduled_sampling_order)
+        self.uses_reflexflow = uses_reflexflow(config, schedule)
 
     def __call__(self, step: int, learning_rate: float) -> StepReport:
         """Take step `step`, counted from 0, at this learning rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss, instance_loss, prior_loss = self.backward(step)
+            group["lr"] = learning_rate * group["learning_rate_factor"]
+        loss, instance_loss, prior_loss, samples = self.backward(step)
         scaler = self.accelerator.scaler  # of fp16; None otherwise
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.adapter.parameters, self.config.max_grad_norm)
-        # A fused optimizer reads this flag on the device and skips the whole update.
-        self.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()
+        is_finite = torch.isfinite(grad_norm)
+        skip_if_not_finite(self.optimizer, is_finite)
+        torch.manual_seed(mix_seed(self.config.seed, step, UPDATE))
         self.optimizer.step()
         if scaler is not None:
             scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepReport(step + 1, loss, instance_loss, prior_loss, grad_norm, learning_rate)
+        if self.ema is not None:
+            self.ema.update(step + 1, is_finite)
+        return StepReport(step + 1, loss, instance_loss, prior_loss, grad_norm, learning_rate, samples)
+
+    def backward(self, step: int) -> tuple[Tensor, Tensor, Tensor, list[Sample]]:
+        """Accumulate the gradients of a step.
+
+        Returns:
+            Its loss, the means over instance and prior rows, and what this process was shown. The loss is the
+            weighted one that is minimised, the means are unweighted; all are those of the whole global step,
+            on every rank.
+        """
+        num_processes, num_micro_steps = self.accelerator.num_processes, self.batches.num_micro_steps(step)
+        totals = torch.zeros(3, device=self.accelerator.device)
+        counts = torch.zeros(2, device=self.accelerator.device)
+        samples: list[Sample] = []
+        for micro_step in range(num_micro_steps):
+            # For randomness inside modules, such as dropout, which a row's own generator does not reach.
+            module_seed = mix_seed(self.config.seed, step, micro_step, self.accelerator.process_index)
+            torch.manual_seed(module_seed)
+            random.seed(module_seed)
+            batch = self.batches.batch(step, micro_step)
+            last = micro_step == num_micro_steps - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.denoiser):
+                with self.accelerator.autocast():
+                    losses, weights = self.losses(batch)
+                loss = step_loss(losses, weights, batch.divisor, num_processes)
+                self.accelerator.backward(loss)
+            samples += batch.samples
+            # Not losses[is_prior], whose size the host would wait for.
+            by_role = torch.where(batch.roles, losses.detach(), 0).sum(dim=1)
+            totals += torch.cat([loss.detach()[None] / num_processes, by_role])
+            counts += batch.roles.sum(dim=1)
+        if num_processes > 1:
+            totals, counts = self.accelerator.reduce((totals, counts), "sum")
+        return totals[0], totals[1] / counts[0], totals[2] / counts[1], samples
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B,) losses and their (B,) weights; the base model speaks first where it is the target."""
+        config, schedule, timesteps = self.config, self.schedule, batch.timesteps
+        levels = schedule.alphas[timesteps], schedule.sigmas[timesteps]
+        undisturbed = schedule.add_noise(batch.latents, batch.input_noise, timesteps)
+        noisy_latents, noise = self._rolled_out(batch, undisturbed)
+        target = training_target(batch.latents, noise, *levels, schedule.prediction_type)
+        # Teacher before student: with the adapter off at backward(), gradients vanish silently.
+        base = self._base_predictions(batch, noisy_latents)
+        if batch.base_rows:
+            rows = self._index(batch.base_rows)
+            target = target.index_copy(0, rows, base[rows])
+        corrected_rows, unbiased = self._unbiased_predictions(batch, undisturbed)
+        prediction = self._predict(self.denoiser, noisy_latents, timesteps, batch.conditioning)
+
+        distance, mean = self._distance(timesteps), config.masked_loss_normalization
+        cells = None if batch.masks is None else subject_weights(batch.masks, config.masked_background_weight)
+        errors = distance(prediction, target)
+        losses = cell_mean(errors, cells, mean)
+        if corrected_rows is not None:
+            rows, own_cells = corrected_rows, None if cells is None else cells[corrected_rows]
+            exposure = exposure_weights(
+                unbiased, prediction.detach()[rows], config.scheduled_sampling_reflexflow_alpha
+            )
+            drift = drift_loss(prediction[rows], noisy_latents[rows], batch.latents[rows], own_cells)
+            weighted = cell_mean(errors[rows] * exposure, own_cells, mean)
+            weighted = config.scheduled_sampling_reflexflow_beta2 * weighted
+            weighted = weighted + config.scheduled_sampling_reflexflow_beta1 * drift
+            losses = losses.index_copy(0, rows, weighted)
+        if batch.masked_rows and config.masked_prior_weight:
+            background = cell_mean(distance(prediction, base), 1 - batch.masks, mean)
+            losses = losses + config.masked_prior_weight * background
+        return losses, batch.weights * self._timestep_weights(timesteps)
+
+    def _predict(
+        self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        times = self.schedule.model_timesteps(timesteps)
+        return self.family.predict(denoiser, noisy_latents, times, conditioning)
+
+    def _index(self, rows: list[int]) -> Tensor:
+        return torch.tensor(rows).to(self.accelerator.device, non_blocking=True)
+
+    def _rolled_out(self, batch: Batch, noisy_latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents and the noise in them, after the rollouts of the batch.
+
+        After a rollout the latents are no longer the picture with the noise that was drawn. The noise that
+        would lead to them from the picture makes a target that ends in the picture; the one that was drawn is
+        SimpleTuner's. On mini, after 10 timesteps, the two targets differ by 4 % and less from timestep 100
+        on, by 16 % at 20, and at 0, where there is little noise to divide by, by more than the noise itself.
+        """
+        if not batch.rollouts:
+            return noisy_latents, batch.noise
+        rows = self._index([rollout.row for rollout in batch.rollouts])
+        starts = self._index([rollout.start for rollout in batch.rollouts])
+        conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+
+        def predict(latents: Tensor, timesteps: Tensor, count: int) -> Tensor:
+            first = {name: values[:count] for name, values in conditioning.items()}
+            return self._predict(self.adapter.denoiser, latents, timesteps, first)
+
+        latents = batch.latents[rows]
+        with torch.no_grad():
+            started = self.schedule.add_noise(latents, batch.input_noise[rows], starts)
+            ended = self.roll_out(predict, started, batch.rollouts)
+        noisy_latents = noisy_latents.index_copy(0, rows, ended)
+        if self.config.scheduled_sampling_target == "original_noise":
+            return noisy_latents, batch.noise
+        noise = self.schedule.noise_between(ended, latents, batch.timesteps[rows])
+        return noisy_latents, batch.noise.index_copy(0, rows, noise)
+
+    @torch.no_grad()
+    def _base_predictions(self, batch: Batch, noisy_latents: Tensor) -> Tensor | None:
+        """The base model's predictions, (B, C, h, w), 0 in rows that do not need them; None if none does."""
+        needing = set(batch.base_rows)
+        if self.config.masked_prior_weight:
+            needing |= set(batch.masked_rows)
+        if not needing:
+            return None
+        rows = self._index(sorted(needing))
+        conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+        with self.adapter.off():
+            base = self._predict(
+                self.adapter.denoiser, noisy_latents[rows], batch.timesteps[rows], conditioning
+            )
+        return torch.zeros_like(noisy_latents).index_copy(0, rows, base.to(noisy_latents.dtype))
+
+    @torch.no_grad()
+    def _unbiased_predictions(self, batch: Batch, undisturbed: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The rows that ReflexFlow corrects, and the model's predictions for them without their rollout."""
+        found = [rollout.row for rollout in batch.rollouts if rollout.row not in batch.base_rows]
+        if not found or not self.uses_reflexflow:
+            return None, None
+        rows = self._index(found)
+        conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+        return rows, self._predict(
+            self.adapter.denoiser, undisturbed[rows], batch.timesteps[rows], conditioning
+        )
+
+    def _distance(self, timesteps: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of each element, of predictions and targets (B, C, h, w)."""
+        config, schedule = self.config, self.schedule
+        if config.loss_type == "l2":
+            return elementwise_loss
+        snr = schedule.snr[timesteps]
+        bounds = huber_bounds(config.huber_schedule, config.huber_c, timesteps, snr, schedule.num_timesteps)
+        return functools.partial(elementwise_loss, loss_type=config.loss_type, bounds=bounds)
+
+    def _timestep_weights(self, timesteps: Tensor) -> Tensor | float:
+        """(B,), what each row weighs by its timestep."""
+        config, prediction_type = self.config, self.schedule.prediction_type
+        if config.snr_gamma is not None:
+            return min_snr_weights(self.schedule.snr[timesteps], config.snr_gamma, prediction_type)
+        if config.debiased_estimation:
+            return debiased_weights(self.schedule.snr[timesteps], prediction_type)
+        return 1.0
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
@@ -202,63 +242,3 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
     norm = torch.nn.utils.get_total_norm(gradients)
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
-
-
-class LossLog:
-    """Writes `loss` and `progress` events, each a step late, and watches for losses that are not finite.
-
-    Args:
-        first_step: steps that were done before, by a run that is resumed.
-        num_steps: steps of the whole run.
-    """
-
-    def __init__(self, events: EventWriter, first_step: int, num_steps: int) -> None:
-        self.events, self.num_steps = events, num_steps
-        self._pending: StepReport | None = None
-        self._num_non_finite = 0
-        self._first_step, self._started = first_step, time.monotonic()
-        self._last_progress = 0.0
-
-    def add(self, report: StepReport) -> None:
-        """Write the report before this one."""
-        self.flush()
-        self._pending = report
-
-    def flush(self) -> None:
-        """Write the pending report, waiting for the device where it is not done yet.
-
-        Raises:
-            ValueError: if loss or gradient were not finite `NON_FINITE_LIMIT` steps in a row.
-        """
-        report, self._pending = self._pending, None
-        if report is None:
-            return
-        self.events.write(
-            "loss",
-            step=report.step,
-            loss=report.loss.item(),
-            instance_loss=report.instance_loss.item(),
-            prior_loss=report.prior_loss.item(),
-            learning_rate=report.learning_rate,
-            grad_norm=report.grad_norm.item(),
-        )
-        self._num_non_finite = (
-            0 if report.loss.isfinite() and report.grad_norm.isfinite() else self._num_non_finite + 1
-        )
-        if self._num_non_finite >= NON_FINITE_LIMIT:
-            raise ValueError(
-                f"The loss or its gradient was not a finite number for {NON_FINITE_LIMIT} steps up to step "
-                f"{report.step}. Lower learning_rate, or set mixed_precision to 'no'; earlier checkpoints "
-                "are kept."
-            )
-        now = time.monotonic()
-        if now - self._last_progress > 0.5 or report.step == self.num_steps:
-            rate = (report.step - self._first_step) / max(now - self._started, 1e-9)
-            self.events.write(
-                "progress",
-                step=report.step,
-                num_steps=self.num_steps,
-                steps_per_second=round(rate, 3),
-                eta_seconds=round((self.num_steps - report.step) / rate, 1),
-            )
-            self._last_progress = now

@@ -1,44 +1,75 @@
-"""Everything before the first step: samples, class images, latents and conditioning, one part at a time."""
+"""Everything before the first step: samples, masks, latents and conditioning, one part at a time."""
 
 import functools
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
 from dreamspace.data.cache import TensorCache, cache_latents, latents_key
-from dreamspace.data.photos import photo_files
-from dreamspace.data.plan import PlannedDataset, RowPlan
+from dreamspace.data.hub_dataset import local_copy
+from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.data.samples import Sample, read_samples
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
-from dreamspace.models.class_images import draw_class_images
 from dreamspace.models.family import Conditioning
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px
 from dreamspace.models.source import fingerprint
+from dreamspace.training.masked_loss import is_black
+
+MIXTURE_STEPS = 20_000
+"""The mixture is counted over at most so many steps: a second's work."""
 
 
 @dataclass
 class TrainingSet:
-    """What the loop reads from: per dataset its samples and latents, the plan, and all conditioning."""
+    """What the loop reads from.
+
+    Attributes:
+        samples, latents, masks: of each dataset of the plan; latents (C, h, w), masks (h, w) in [0, 1] or
+            None where all of a photo counts.
+        conditioning: of every caption and validation prompt.
+    """
 
     samples: list[list[Sample]]
     latents: list[list[Tensor]]
-    plan: RowPlan
+    masks: list[list[Tensor | None]]
+    plan: StepPlan
     conditioning: dict[str, Conditioning]
 
     @property
     def digest(self) -> str:
-        """16 hex digits that tell what is trained on: samples, captions, and how often each is seen."""
-        shown = [[(latents_key(sample, ""), sample.captions) for sample in found] for found in self.samples]
+        """16 hex digits that tell what is trained on: photos, captions, masks, and how often each is seen."""
+        shown = [
+            (latents_key(sample, ""), sample.captions, sample.regularisation, _mask_key(sample, mask))
+            for samples, masks in zip(self.samples, self.masks, strict=True)
+            for sample, mask in zip(samples, masks, strict=True)
+        ]
         return hashlib.sha256(repr((self.plan.datasets, shown)).encode()).hexdigest()[:16]
 
-    def num_samples(self, uses_base_target: bool) -> int:
-        """How many class images there are, or how many photos of the subject."""
-        return sum(sample.uses_base_target == uses_base_target for found in self.samples for sample in found)
+    @property
+    def num_prior(self) -> int:
+        """How many class images there are, of either target."""
+        return sum(sample.regularisation is not None for samples in self.samples for sample in samples)
+
+    @property
+    def num_instances(self) -> int:
+        """How many photos of the subject there are."""
+        return sum(map(len, self.samples)) - self.num_prior
+
+    def mixture(self, num_steps: int) -> dict[str, float]:
+        """The share of each dataset among the rows of a run, by its plan."""
+        return self.plan.mixture(min(num_steps, MIXTURE_STEPS))
+
+
+def _mask_key(sample: Sample, mask: Tensor | None) -> str | None:
+    if sample.mask is None or mask is None:
+        return None
+    return f"{sample.mask.kind}:{hashlib.sha256(mask.numpy().tobytes()).hexdigest()}"
 
 
 def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list[str]:
@@ -47,103 +78,109 @@ def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list
     return list(dict.fromkeys([first, *config.validation_prompts]))
 
 
-def fill_class_folder(
-    config: RunConfig,
-    datasets: list[DatasetConfig],
-    model: BaseModel,
-    priors: Path,
-    events: EventWriter,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Let the base model draw the class images that the regularisation dataset lacks, if any are asked for.
-
-    Their seeds do not follow from the run's, so that all runs share the images.
-
-    Args:
-        priors: the workspace's folder of class images. Only what lies in it is filled: any other folder is
-            the user's.
+def local_datasets(datasets: list[DatasetConfig], cache: Path, events: EventWriter) -> list[DatasetConfig]:
+    """The datasets, those of the Hub's kind as folders here.
 
     Raises:
-        ValueError: if there is no such dataset, or its folder holds too few and is the user's.
+        ValueError: if one cannot be fetched or read.
     """
-    if not config.num_class_images:
-        return
-    regularisation = next((dataset for dataset in datasets if dataset.is_regularisation_data), None)
-    if regularisation is None:
-        raise ValueError(
-            f"num_class_images is {config.num_class_images}, but no dataset has is_regularisation_data. "
-            "Add one for them, or set num_class_images to 0."
-        )
-    folder = regularisation.instance_data_dir
-    if not folder.resolve().is_relative_to(priors.resolve()):
-        num_photos = len(photo_files(folder))
-        if num_photos < config.num_class_images:
-            raise ValueError(
-                f"num_class_images is {config.num_class_images}, but {folder} holds {num_photos} photos, and "
-                f"images are drawn only into {priors}. Add photos, or set num_class_images to {num_photos}."
-            )
-        return
+    found = []
+    for dataset in datasets:
 
-    def on_progress(done: int, total: int) -> None:
-        events.write("stage", name="prior", message=f"Drawing class images: {done} of {total}.")
+        def on_progress(done: int, name: str = dataset.id) -> None:
+            if done % 100 == 0:
+                events.write("stage", name="caching", message=f"Fetching '{name}': {done} pictures.")
 
-    draw_class_images(
-        model,
-        regularisation.instance_prompts,
-        config.num_class_images,
-        folder,
-        on_progress,
-        should_stop,
-    )
+        local, warnings = local_copy(dataset, cache / "datasets", on_progress)
+        found.append(local)
+        for warning in warnings:
+            events.write("warning", message=warning, hint="")
+    return found
 
 
 def read_training_set(
-    config: RunConfig, datasets: list[DatasetConfig], model: BaseModel, events: EventWriter
+    config: RunConfig, datasets: list[DatasetConfig], model: BaseModel, events: EventWriter, step_rows: int
 ) -> TrainingSet:
     """Read all photos, encode what is not cached, and leave neither VAE nor text encoder in memory.
 
+    Args:
+        datasets: all of the run, local ones; those of masks and caches among them.
+        step_rows: rows of a full global step, over all ranks and micro-batches.
+
     Raises:
-        ValueError: if a folder holds no photo that can be used, or a resolution does not fit.
+        ValueError: if a folder holds no photo that can be used, a resolution does not fit, or a caption or
+            mask is missing.
     """
     events.write("stage", name="caching", message="Reading photos.")
-    samples = _read_photos(datasets, model.family.multiple_px(model.folder), events)
-    planned = [
-        PlannedDataset(dataset.id, len(found), dataset.repeats + 1)
-        for dataset, found in zip(datasets, samples, strict=True)
-    ]
-    latents = _cached_latents(datasets, samples, model, events)
-    events.write("stage", name="caching", message="Encoding prompts.")
-    captions = [caption for found in samples for sample in found for caption in sample.captions]
-    prompts = validation_prompts(config, datasets)
-    conditioning = model.encode_prompts([*captions, *prompts, config.validation_negative_prompt])
-    return TrainingSet(samples, latents, RowPlan(planned, config.seed), conditioning)
-
-
-def _read_photos(datasets: list[DatasetConfig], multiple_px: int, events: EventWriter) -> list[list[Sample]]:
+    trained = [dataset for dataset in datasets if dataset.is_trained]
+    multiple_px = model.family.multiple_px(model.folder)
     samples = []
-    for dataset in datasets:
-        if dataset.probability != 1:
-            events.write(
-                "warning",
-                message=f"Dataset '{dataset.id}' has probability {dataset.probability:g}, "
-                "which counts as 1 for now.",
-                hint="Weigh datasets by their repeats.",
-            )
-        found, warnings = read_samples(dataset, multiple_px)
+    for dataset in trained:
+        found, warnings = read_samples(dataset, datasets, multiple_px, config.seed)
         samples.append(found)
         for warning in warnings:
             events.write("warning", message=warning, hint="")
-    sizes = sorted({sample.geometry.size for found in samples for sample in found})
-    if len(sizes) > 1:
-        given = " and ".join(f"{width} x {height} px" for width, height in sizes)
-        raise ValueError(
-            f"All datasets of a run must have one resolution for now, got {given}. Set the same in each."
-        )
-    return samples
+    plan = StepPlan(
+        [_planned(dataset, found) for dataset, found in zip(trained, samples, strict=True)],
+        config.seed,
+        step_rows,
+        config.data_backend_sampling,
+        config.max_train_steps,
+    )
+    latents = _cached_latents(trained, samples, model, events, cache_folder(datasets, "image_embeds"))
+    masks = _read_masks(samples, latents, events)
+    events.write("stage", name="caching", message="Encoding prompts.")
+    prompts = [caption for found in samples for sample in found for caption in sample.captions]
+    prompts += [*validation_prompts(config, datasets), config.validation_negative_prompt]
+    if config.caption_dropout_probability:
+        prompts.append("")
+    conditioning = model.encode_prompts(prompts, cache_folder(datasets, "text_embeds"))
+    return TrainingSet(samples, latents, masks, plan, conditioning)
+
+
+def cache_folder(datasets: list[DatasetConfig], kind: Literal["text_embeds", "image_embeds"]) -> Path | None:
+    """The folder that the datasets name for a cache, the default one first; None where none does."""
+    found = [dataset for dataset in datasets if dataset.dataset_type == kind and dataset.cache_dir]
+    return min(found, key=lambda dataset: not dataset.default).cache_dir if found else None
+
+
+def _planned(dataset: DatasetConfig, samples: list[Sample]) -> PlannedDataset:
+    return PlannedDataset(
+        dataset.id,
+        tuple(sample.geometry.size for sample in samples),
+        dataset.repeats + 1,
+        dataset.probability,
+        dataset.start_step,
+        dataset.end_step,
+    )
+
+
+def _read_masks(
+    samples: list[list[Sample]], latents: list[list[Tensor]], events: EventWriter
+) -> list[list[Tensor | None]]:
+    """The mask of each sample at its latents' cells."""
+    masks: list[list[Tensor | None]] = []
+    for found, encoded in zip(samples, latents, strict=True):
+        masks.append([])
+        for sample, rows in zip(found, encoded, strict=True):
+            cells = sample.mask and sample.mask.cells(sample.geometry, rows.shape[-1], rows.shape[-2])
+            masks[-1].append(None if cells is None else torch.from_numpy(cells.copy()))
+            if cells is not None and is_black(masks[-1][-1]):
+                events.write(
+                    "warning",
+                    message=f"At the size that the loss sees, nothing is left of the mask of "
+                    f"{sample.path.name}, so nothing is learned from this photo.",
+                    hint="Grow the mask, or train at a higher resolution.",
+                )
+    return masks
 
 
 def _cached_latents(
-    datasets: list[DatasetConfig], samples: list[list[Sample]], model: BaseModel, events: EventWriter
+    datasets: list[DatasetConfig],
+    samples: list[list[Sample]],
+    model: BaseModel,
+    events: EventWriter,
+    cache_dir: Path | None,
 ) -> list[list[Tensor]]:
     @functools.cache
     def vae() -> nn.Module:
@@ -158,7 +195,7 @@ def _cached_latents(
     vae_fingerprint = fingerprint(model.folder / "vae")
     return [
         cache_latents(
-            TensorCache(dataset.cache_dir_vae or model.cache / "latents"),
+            TensorCache(dataset.cache_dir_vae or cache_dir or model.cache / "latents"),
             found,
             vae_fingerprint,
             encode,

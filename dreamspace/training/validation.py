@@ -14,6 +14,7 @@ from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.previews import PreviewSink, announced_previews
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.run_folder import step_name
+from dreamspace.training.saving import Weights
 
 
 @dataclass
@@ -42,15 +43,19 @@ class Validator:
         """Where the images of a step lie."""
         return self.run_dir / "validation" / step_name(step)
 
-    def are_drawn(self, step: int) -> bool:
-        """Whether all images of a step are there."""
-        return all((self.folder(step) / f"{index}.png").exists() for index in range(len(self.prompts)))
+    def path(self, step: int, weights: Weights, index: int) -> Path:
+        """The image of a prompt, with the trained or base weights or their moving average."""
+        return self.folder(step) / (f"{index}-ema.png" if weights == "ema" else f"{index}.png")
 
-    def draw(self, step: int, weights: str, should_stop: Callable[[], bool]) -> None:
+    def are_drawn(self, step: int, weights: Weights) -> bool:
+        """Whether all images of a step with these weights are there."""
+        return all(self.path(step, weights, index).exists() for index in range(len(self.prompts)))
+
+    def draw(self, step: int, weights: Weights, should_stop: Callable[[], bool]) -> None:
         """Draw an image of each prompt, with previews, and announce each.
 
         Args:
-            weights: "base" or "trained", as the events say it.
+            weights: that are in place, as the events say it.
             should_stop: asked before each batch; what is drawn stays.
         """
         for start in range(0, len(self.prompts), self.config.train_batch_size):
@@ -67,7 +72,7 @@ class Validator:
             )
             images = self.images(prompts, on_preview if self.config.validation_preview else None)
             for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start):
-                path = self.folder(step) / f"{index}.png"
+                path = self.path(step, weights, index)
                 with replace_file(path) as temporary:
                     image.save(temporary)
                 self.events.write(

@@ -41,6 +41,9 @@ def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -
     assert len(trainable) == len(adapter.parameters) > 0
     assert all("lora_" in name for name in trainable)
     assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters)
+    (group,) = adapter.parameter_groups
+    assert (group.name, group.learning_rate_factor) == ("denoiser", 1.0)
+    assert all(map(torch.equal, group.parameters, adapter.parameters))
 
 
 def test_seed_decides_the_first_matrices(model: BaseModel) -> None:

@@ -1,17 +1,20 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_runs import tiny_config, write_run_folder
 
-from dreamspace.config import load_datasets
+from dreamspace.config import DatasetConfig, load_datasets
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import open_model
 from dreamspace.training.loop import TrainingStep
-from dreamspace.training.optimizers import adamw
+from dreamspace.training.optimizers import new_optimizer
 from dreamspace.training.preparation import read_training_set
-from dreamspace.training.run import load_trainable, new_accelerator
+from dreamspace.training.ranks import new_accelerator
+from dreamspace.training.schedule import NoiseSchedule, noise_schedule
+from dreamspace.training.setup import load_trainable, new_ema
 
 
 @pytest.fixture
@@ -20,13 +23,20 @@ def new_step(
 ) -> Callable[..., TrainingStep]:
     """Makes a training step on 4 photos and 4 class images; its adapter is not the identity if asked so."""
 
-    def make(adapter_strength: float = 0.0, with_prior: bool = True, **settings) -> TrainingStep:
+    def make(
+        adapter_strength: float = 0.0,
+        with_prior: bool = True,
+        datasets: list[DatasetConfig] | None = None,
+        schedule: NoiseSchedule | None = None,
+        **settings: Any,
+    ) -> TrainingStep:
         config = tiny_config(tiny_model, **{"lora_dropout": 0.0} | settings)
         write_run_folder(tmp_path, tiny_model, photos, class_photos if with_prior else None)
-        datasets = load_datasets(tmp_path / "multidatabackend.json")
+        datasets = datasets or load_datasets(tmp_path / "multidatabackend.json")
         accelerator = new_accelerator(config)
         model = open_model(str(tiny_model), "sd1x", tmp_path / "cache", accelerator.device)
-        training_set = read_training_set(config, datasets, model, EventWriter(tmp_path))
+        step_rows = config.train_batch_size * config.gradient_accumulation_steps
+        training_set = read_training_set(config, datasets, model, EventWriter(tmp_path), step_rows)
         denoiser, adapter = load_trainable(config, model)
         generator = torch.Generator().manual_seed(1)
         for parameter in adapter.parameters:
@@ -34,12 +44,13 @@ def new_step(
         return TrainingStep(
             config,
             model.family,
-            model.family.noise_scheduler(model.folder),
+            schedule or noise_schedule(model.family.noise_scheduler(model.folder)),
             denoiser,
             adapter,
-            adamw(config, adapter.parameters),
+            new_optimizer(config, adapter.parameter_groups),
             training_set,
             accelerator,
+            new_ema(config, adapter),
         )
 
     return make

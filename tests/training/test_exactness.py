@@ -18,11 +18,13 @@ from tiny_runs import (
     INSTANCE_PROMPT,
     QUICK,
     SETTINGS,
+    change,
     command,
     command_environment,
     events_of,
     run_command,
     train_here,
+    two_bucket_dataset,
     write_run_folder,
 )
 
@@ -218,22 +220,62 @@ def test_adapter_in_stock_diffusers_draws_the_validation_image(finished_run: Pat
     assert grey_levels_apart(validation(0), validation(NUM_STEPS)) > 2
 
 
-def test_two_processes_train_as_one(
+def train_in_two_processes(run_dir: Path, resume: bool = False) -> None:
+    submit(run_dir, "train", {"resume": resume}, num_processes=2)
+    for _ in follow(run_dir):
+        pass
+    assert job_status(run_dir).status == "done", (run_dir / "log.txt").read_text()
+
+
+def assert_same_losses(run_dir: Path, expected_dir: Path, steps: range) -> None:
+    ours, expected = (
+        {event["step"]: event for event in events_of(run, "loss")} for run in (run_dir, expected_dir)
+    )
+    for step in steps:
+        for name in ("loss", "instance_loss", "prior_loss", "grad_norm"):
+            mine, other = ours[step][name], expected[step][name]
+            assert mine == (other if other is None else pytest.approx(other, rel=1e-4, abs=1e-9)), name
+
+
+SHARED = QUICK | {"lora_dropout": 0.0, "gradient_accumulation_steps": 2, "lr_scheduler": "constant"}
+
+
+def test_two_processes_train_as_one_and_either_goes_on_from_the_other(
     tiny_model: Path, photos: Path, class_photos: Path, tmp_path: Path
 ) -> None:
-    quick = QUICK | {"lora_dropout": 0.0, "gradient_accumulation_steps": 2}
     one, two = tmp_path / "one", tmp_path / "two"
-    write_run_folder(one, tiny_model, photos, class_photos, train_batch_size=2, **quick)
+    write_run_folder(one, tiny_model, photos, class_photos, train_batch_size=2, **SHARED)
     train_here(one)
-    write_run_folder(two, tiny_model, photos, class_photos, train_batch_size=1, **quick)
-    submit(two, "train", {"resume": False}, num_processes=2)
-    for _ in follow(two):
-        pass
-    assert job_status(two).status == "done", (two / "log.txt").read_text()
-    for of_two, of_one in zip(events_of(two, "loss"), events_of(one, "loss"), strict=True):
-        for name in ("step", "loss", "instance_loss", "prior_loss", "grad_norm"):
-            assert of_two[name] == pytest.approx(of_one[name], rel=1e-4, abs=1e-9), name
+    write_run_folder(two, tiny_model, photos, class_photos, train_batch_size=1, **SHARED)
+    train_in_two_processes(two)
+    assert_same_losses(two, one, range(1, 4))
     assert len(events_of(two, "done")) == 1, "rank 0 alone speaks"
     ours, expected = (load_file(run / "adapter" / WEIGHTS_NAME) for run in (two, one))
     for name, weight in ours.items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+    for run in (one, two):
+        change(run / "config.json", max_train_steps=5, train_batch_size=1 if run == one else 2)
+    train_in_two_processes(one, resume=True)
+    train_here(two, resume=True)
+    assert_same_losses(two, one, range(4, 6))
+
+
+def test_gradients_of_two_processes_equal_those_of_one_with_buckets_and_short_steps(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    dataset = two_bucket_dataset(tmp_path)
+    settings = SHARED | {"max_train_steps": 2, "checkpoint_step_interval": 1, "learning_rate": 0.01}
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_run_folder(one, tiny_model, [dataset], train_batch_size=2, **settings)
+    train_here(one)
+    write_run_folder(two, tiny_model, [dataset], train_batch_size=1, **settings)
+    train_in_two_processes(two)
+    assert_same_losses(two, one, range(1, 3))
+    # AdamW's mean of gradients after one step is a tenth of the first gradient.
+    ours, expected = (
+        load_file(run / "checkpoints" / "step-000001" / "optimizer.safetensors") for run in (two, one)
+    )
+    names = [name for name in expected if name.endswith("exp_avg")]
+    gradients = [torch.cat([found[name].flatten() for name in names]).double() for found in (ours, expected)]
+    assert gradients[1].norm() > 1e-5
+    assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 1e-5

@@ -1,6 +1,6 @@
-"""A training step: the same rows in any split, the base model's prediction as a target, and bad numbers."""
+"""A training step: the same rows in any split, the base model's prediction as a target, bad gradients."""
 
-import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,22 +9,34 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
-from tiny_runs import tiny_config
+from tiny_runs import two_bucket_dataset
 
-from dreamspace.jobs.events import EventWriter, read_events
 from dreamspace.models.sd1x import StableDiffusion1
-from dreamspace.training.loop import NON_FINITE_LIMIT, LossLog, StepReport, TrainingStep, clip_gradients
-from dreamspace.training.optimizers import learning_rate_schedule
+from dreamspace.training.batches import Batch, Batches
+from dreamspace.training.loop import TrainingStep, clip_gradients
 
 NewStep = Callable[..., TrainingStep]
 
 
 def gradients(step: TrainingStep, number: int = 0) -> tuple[torch.Tensor, float]:
     """All gradients of a step as one vector, and its loss."""
-    loss, _, _ = step.backward(number)
+    loss, _, _, _ = step.backward(number)
     vector = torch.cat([parameter.grad.flatten().double() for parameter in step.adapter.parameters])
     step.optimizer.zero_grad(set_to_none=True)
     return vector, loss.item()
+
+
+def noisy_latents(step: TrainingStep, batch: Batch) -> torch.Tensor:
+    return step.schedule.add_noise(batch.latents, batch.input_noise, batch.timesteps)
+
+
+@torch.no_grad()
+def predictions(step: TrainingStep, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model says with its adapter and without."""
+    arguments = (noisy_latents(step, batch), batch.timesteps, batch.conditioning)
+    trained = step.family.predict(step.denoiser, *arguments)
+    with step.adapter.off():
+        return trained, step.family.predict(step.denoiser, *arguments)
 
 
 def weights(step: TrainingStep) -> torch.Tensor:
@@ -52,41 +64,91 @@ def test_gradient_checkpointing_changes_no_gradient(new_step: NewStep) -> None:
     assert (checkpointed - plain).norm() / plain.norm() < 1e-6
 
 
+def ranks_of(step: TrainingStep, size: int, count: int = 2) -> list[Batches]:
+    """The batches of several processes with the rows of this step's one process."""
+    config = step.config.model_copy(update={"train_batch_size": size})
+    return [
+        Batches(
+            config,
+            step.training_set,
+            step.schedule.num_timesteps,
+            SimpleNamespace(device=torch.device("cpu"), num_processes=count, process_index=index),
+        )
+        for index in range(count)
+    ]
+
+
 def test_two_processes_see_the_rows_of_one(new_step: NewStep) -> None:
     one = new_step(train_batch_size=2, gradient_accumulation_steps=2)
-    ranks = [copy.copy(one), copy.copy(one)]
-    for index, rank in enumerate(ranks):
-        rank.config = one.config.model_copy(update={"train_batch_size": 1})
-        rank.accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=2, process_index=index)
+    ranks = ranks_of(one, size=1)
     for step in (0, 5):
-        alone = [one.batch(step, micro_step) for micro_step in range(2)]
         for micro_step in range(2):
+            alone = one.batches.batch(step, micro_step)
             batches = [rank.batch(step, micro_step) for rank in ranks]
-            for name in ("latents", "noise", "timesteps", "uses_base_target"):
+            for name in ("latents", "noise", "timesteps", "weights"):
                 together = torch.cat([getattr(batch, name) for batch in batches])
-                assert torch.equal(together, getattr(alone[micro_step], name)), name
+                assert torch.equal(together, getattr(alone, name)), name
+
+
+def test_buckets_and_short_steps_have_the_gradient_of_any_split(new_step: NewStep, tmp_path: Path) -> None:
+    datasets = [two_bucket_dataset(tmp_path)]
+    settings = {"adapter_strength": 0.1, "datasets": datasets, "snr_gamma": None}
+    whole = new_step(**settings, train_batch_size=4, gradient_accumulation_steps=1)
+    split = new_step(**settings, train_batch_size=2, gradient_accumulation_steps=2)
+    num_rows = []
+    for number in range(2):
+        rows = whole.training_set.plan.rows(number)
+        num_rows.append(len(rows))
+        expected, loss = gradients(whole, number)
+        gradient, other_loss = gradients(split, number)
+        assert split.batches.num_micro_steps(number) == math.ceil(len(rows) / 2)
+        assert (gradient - expected).norm() / expected.norm() < 1e-5
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        batch = whole.batches.batch(number, 0)
+        losses, _ = whole.losses(batch)
+        assert loss == pytest.approx(losses.mean().item(), rel=1e-5), "the mean over the rows that are there"
+    assert sorted(num_rows) == [2, 3]
+
+
+def test_process_without_a_row_takes_part_with_weight_zero(new_step: NewStep, tmp_path: Path) -> None:
+    one = new_step(datasets=[two_bucket_dataset(tmp_path)], train_batch_size=4, gradient_accumulation_steps=1)
+    number = next(number for number in range(2) if len(one.training_set.plan.rows(number)) == 3)
+    first, second = ranks_of(one, size=2)
+    assert [rank.num_micro_steps(number) for rank in (first, second)] == [1, 1]
+    assert (len(first.batch(number, 0).samples), len(second.batch(number, 0).samples)) == (2, 1)
+    first, second = ranks_of(one, size=4)
+    assert len(first.batch(number, 0).samples) == 3
+    filler = second.batch(number, 0)
+    assert filler.weights.tolist() == [0.0]
+    assert not filler.roles.any()
+    assert filler.divisor == 3
 
 
 def test_class_images_cost_nothing_at_the_start_and_subject_rows_keep_their_gradient(
     new_step: NewStep,
 ) -> None:
     step = new_step(train_batch_size=8, gradient_accumulation_steps=1, snr_gamma=None)
-    batch = step.batch(0, 0)
-    assert batch.uses_base_target.sum() == 4
+    batch = step.batches.batch(0, 0)
+    is_instance, is_prior = batch.roles
+    assert batch.base_rows == is_prior.nonzero().flatten().tolist()
+    assert len(batch.base_rows) == 4
     losses, _ = step.losses(batch)
-    assert losses[batch.uses_base_target].max() < 1e-9, "a new adapter is the identity"
-    assert losses[~batch.uses_base_target].min() > 0.1
+    assert losses[is_prior].max() < 1e-9, "a new adapter is the identity"
+    assert losses[is_instance].min() > 0.1
     losses.sum().backward()
     together = torch.cat([parameter.grad.flatten().clone() for parameter in step.adapter.parameters])
     step.optimizer.zero_grad(set_to_none=True)
-    subject = batch.uses_base_target.logical_not().nonzero().flatten()
+    subject = is_instance.nonzero().flatten()
     alone = replace(
         batch,
+        samples=[batch.samples[row] for row in subject],
         latents=batch.latents[subject],
         noise=batch.noise[subject],
+        input_noise=batch.input_noise[subject],
         timesteps=batch.timesteps[subject],
         conditioning={name: value[subject] for name, value in batch.conditioning.items()},
-        uses_base_target=batch.uses_base_target[subject],
+        weights=batch.weights[subject],
+        base_rows=[],
     )
     step.losses(alone)[0].sum().backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in step.adapter.parameters])
@@ -96,19 +158,16 @@ def test_class_images_cost_nothing_at_the_start_and_subject_rows_keep_their_grad
 
 def test_trained_adapter_pays_for_what_it_changes_on_class_images(new_step: NewStep) -> None:
     step = new_step(adapter_strength=0.1, train_batch_size=8, gradient_accumulation_steps=1, snr_gamma=None)
-    batch = step.batch(0, 0)
-    noisy = step.noise_scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-    with torch.no_grad():
-        trained = step.family.predict(step.denoiser, noisy, batch.timesteps, batch.conditioning)
-        with step.adapter.off():
-            base = step.family.predict(step.denoiser, noisy, batch.timesteps, batch.conditioning)
-        losses, weights = step.losses(batch)
-    is_prior = batch.uses_base_target
+    batch = step.batches.batch(0, 0)
+    noisy, (trained, base) = noisy_latents(step, batch), predictions(step, batch)
+    losses, weights = step.losses(batch)
+    _, is_prior = batch.roles
     expected = torch.where(
         is_prior,
         (trained - base).square().mean(dim=(1, 2, 3)),
         (trained - batch.noise).square().mean(dim=(1, 2, 3)),
     )
+    assert noisy.isfinite().all()
     assert expected[is_prior].min() > 1e-4
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-8)
     assert torch.equal(weights, torch.ones(8))
@@ -121,8 +180,8 @@ def test_min_snr_weighs_the_loss_that_is_minimised_and_not_the_means_that_are_re
     plain = new_step(**settings, snr_gamma=None).backward(0)
     step = new_step(**settings, snr_gamma=1.0)
     weighted = step.backward(0)
-    torch.testing.assert_close(weighted[1:], plain[1:])
-    losses, weights = step.losses(step.batch(0, 0))
+    torch.testing.assert_close(weighted[1:3], plain[1:3])
+    losses, weights = step.losses(step.batches.batch(0, 0))
     torch.testing.assert_close(weighted[0], (losses * weights).mean())
     assert weighted[0] < 0.8 * plain[0]
 
@@ -142,7 +201,7 @@ def test_base_model_sees_only_the_rows_that_need_it(
         return predict(family, denoiser, noisy_latents, timesteps, conditioning)
 
     monkeypatch.setattr(StableDiffusion1, "predict", counted)
-    num_prior = int(step.batch(0, 0).uses_base_target.sum())
+    num_prior = len(step.batches.batch(0, 0).base_rows)
     assert num_prior == (2 if with_prior else 0)
     step.backward(0)
     teacher = [(2, True, False)] if with_prior else []
@@ -182,45 +241,3 @@ def test_clipping_equals_torch(max_norm: float) -> None:
     torch.testing.assert_close(clip_gradients(ours, max_norm), expected)
     for mine, parameter in zip(ours, parameters, strict=True):
         torch.testing.assert_close(mine.grad, parameter.grad)
-
-
-def report(step: int, loss: float = 0.5, grad_norm: float = 1.0) -> StepReport:
-    values = [torch.tensor(value) for value in (loss, loss, float("nan"), grad_norm)]
-    return StepReport(step, *values, learning_rate=0.1)
-
-
-def test_losses_are_written_a_step_late_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
-    log = LossLog(EventWriter(tmp_path), 0, 2)
-    log.add(report(1, loss=float("inf")))
-    assert read_events(tmp_path / "events.jsonl")[0] == []
-    log.add(report(2))
-    log.flush()
-    log.flush()
-    events = [event for event in read_events(tmp_path / "events.jsonl")[0] if event["kind"] == "loss"]
-    assert [(event["step"], event["loss"], event["prior_loss"]) for event in events] == [
-        (1, None, None),
-        (2, 0.5, None),
-    ]
-    progress = read_events(tmp_path / "events.jsonl")[0][-1]
-    assert (progress["kind"], progress["step"], progress["eta_seconds"]) == ("progress", 2, 0.0)
-
-
-@pytest.mark.parametrize("bad", [{"loss": float("nan")}, {"grad_norm": float("inf")}])
-def test_losses_that_stay_non_finite_end_the_run_with_advice(tmp_path: Path, bad: dict[str, float]) -> None:
-    log = LossLog(EventWriter(tmp_path), 0, 1000)
-    for step in range(1, NON_FINITE_LIMIT):
-        log.add(report(step, **bad))
-    log.add(report(NON_FINITE_LIMIT))  # a good one in between starts the count again
-    for step in range(NON_FINITE_LIMIT + 1, 2 * NON_FINITE_LIMIT + 1):
-        log.add(report(step, **bad))
-    with pytest.raises(ValueError, match=rf"up to step {2 * NON_FINITE_LIMIT}\. Lower learning_rate"):
-        log.flush()
-
-
-def test_learning_rate_is_a_function_of_the_step() -> None:
-    settings = {"max_train_steps": 10, "lr_warmup_steps": 4, "learning_rate": 0.5}
-    linear = learning_rate_schedule(tiny_config(Path("mini"), **settings, lr_scheduler="linear"))
-    expected = [0.0, 0.125, 0.25, 0.375, 0.5, 0.5 * 5 / 6, 0.5 * 4 / 6, 0.25, 0.5 * 2 / 6, 0.5 / 6]
-    assert linear == pytest.approx(expected)
-    constant = learning_rate_schedule(tiny_config(Path("mini"), **settings, lr_scheduler="constant"))
-    assert constant == [0.5] * 10

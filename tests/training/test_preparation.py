@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import CLASS_PROMPT, INSTANCE_PROMPT, draw_photos, tiny_config
+from tiny_runs import CLASS_PROMPT, INSTANCE_PROMPT, cropped_dataset, masked_datasets, tiny_config
 
 from dreamspace.config import DatasetConfig
 from dreamspace.data.cache import pixels_of
@@ -16,7 +16,8 @@ from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.sd1x import StableDiffusion1
 from dreamspace.training.preparation import (
     TrainingSet,
-    fill_class_folder,
+    cache_folder,
+    local_datasets,
     read_training_set,
     sampling_settings,
     validation_prompts,
@@ -29,8 +30,7 @@ def model(tiny_model: Path, tmp_path: Path) -> BaseModel:
 
 
 def subject(folder: Path, **settings) -> DatasetConfig:
-    values = {"id": "subject", "instance_prompt": INSTANCE_PROMPT, "resolution": 64} | settings
-    return DatasetConfig(instance_data_dir=folder, **values)
+    return cropped_dataset(folder, **settings)
 
 
 def prior(folder: Path, **settings) -> DatasetConfig:
@@ -39,7 +39,12 @@ def prior(folder: Path, **settings) -> DatasetConfig:
 
 
 def read(model: BaseModel, datasets: list[DatasetConfig], job_dir: Path, **settings) -> TrainingSet:
-    return read_training_set(tiny_config(model.folder, **settings), datasets, model, EventWriter(job_dir))
+    config = tiny_config(model.folder, **settings)
+    return read_training_set(config, datasets, model, EventWriter(job_dir), step_rows=4)
+
+
+def warnings(job_dir: Path) -> list[str]:
+    return [e["message"] for e in read_events(job_dir / "events.jsonl")[0] if e["kind"] == "warning"]
 
 
 def test_cached_latents_and_prompts_equal_uncached_ones(
@@ -93,40 +98,118 @@ def test_text_encoders_and_vae_are_gone_from_memory_afterwards(
     assert len(training_set.latents[0]) == 4
 
 
-def test_refused_photo_and_unused_probability_are_warnings(
-    model: BaseModel, photos: Path, tmp_path: Path
-) -> None:
+def test_refused_photo_is_a_warning(model: BaseModel, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
     for path in photos.iterdir():
         os.link(path, folder / path.name)
     (folder / "broken.jpg").write_text("no picture")
-    training_set = read(model, [subject(folder, probability=0.5)], tmp_path)
-    assert training_set.num_samples(uses_base_target=False) == 4
-    warnings = [e["message"] for e in read_events(tmp_path / "events.jsonl")[0] if e["kind"] == "warning"]
-    assert len(warnings) == 2
-    assert "Dataset 'subject' has probability 0.5" in warnings[0]
-    assert warnings[1].startswith("Left out broken.jpg: ")
+    training_set = read(model, [subject(folder)], tmp_path)
+    assert training_set.num_instances == 4
+    (warning,) = warnings(tmp_path)
+    assert warning.startswith("Left out broken.jpg: ")
 
 
 def test_repeats_and_class_images_make_the_mixture(
     model: BaseModel, photos: Path, class_photos: Path, tmp_path: Path
 ) -> None:
     training_set = read(model, [subject(photos, repeats=2), prior(class_photos)], tmp_path)
-    assert training_set.plan.epoch_rows == 4 * 3 + 4
-    assert training_set.plan.mixture(16) == {"subject": 0.75, "prior": 0.25}
-    assert training_set.num_samples(uses_base_target=True) == 4
+    assert training_set.plan.epoch_steps() == 4
+    assert training_set.mixture(4) == {"subject": 0.75, "prior": 0.25}
+    assert (training_set.num_instances, training_set.num_prior) == (4, 4)
 
 
-def test_different_resolutions_are_refused(
-    model: BaseModel, photos: Path, class_photos: Path, tmp_path: Path
+def test_only_datasets_of_images_that_are_drawn_are_trained(
+    model: BaseModel, photos: Path, tmp_path: Path
 ) -> None:
-    datasets = [subject(photos), prior(class_photos, resolution=32)]
-    with pytest.raises(ValueError, match="one resolution for now, got 32 x 32 px and 64 x 64 px"):
+    others = [
+        subject(photos, id="never", probability=0),
+        subject(photos, id="held out", dataset_type="eval"),
+        DatasetConfig(id="texts", dataset_type="text_embeds", default=True),
+    ]
+    training_set = read(model, [*others, subject(photos)], tmp_path)
+    assert [dataset.id for dataset in training_set.plan.datasets] == ["subject"]
+    assert training_set.num_instances == 4
+
+
+def test_same_folder_at_two_sizes_is_one_run_and_each_step_has_one_size(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
+    training_set = read(model, [subject(photos), subject(photos, id="small", resolution=32)], tmp_path)
+    for step in range(6):
+        rows = training_set.plan.rows(step)
+        shapes = {training_set.latents[dataset][sample].shape for dataset, sample in rows}
+        assert len(shapes) == 1
+    assert {tuple(rows[0].shape) for rows in training_set.latents} == {(4, 8, 8), (4, 4, 4)}
+
+
+def test_image_free_prior_shares_the_latents_of_the_subjects_photos(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
+    training_set = read(model, [subject(photos), prior(photos)], tmp_path)
+    assert (training_set.num_instances, training_set.num_prior) == (4, 4)
+    assert all(map(torch.equal, *training_set.latents))
+    assert {sample.regularisation for sample in training_set.samples[1]} == {"base"}
+
+
+def test_masks_lie_at_the_cells_of_the_latents(model: BaseModel, tmp_path: Path) -> None:
+    training_set = read(model, masked_datasets(tmp_path, boxes={2: (0, 0, 4, 64)}), tmp_path)
+    (masks,) = training_set.masks
+    assert {tuple(mask.shape) for mask in masks} == {(8, 8)}
+    assert [round(mask.mean().item(), 2) for mask in masks] == [0.5, 0.25, 0.0, 0.5]
+    (warning,) = warnings(tmp_path)
+    assert "nothing is left of the mask of 02.png, so nothing is learned from this photo" in warning
+
+
+def test_missing_mask_is_named(model: BaseModel, tmp_path: Path) -> None:
+    datasets = masked_datasets(tmp_path)
+    (tmp_path / "masks" / "02.png").unlink()
+    with pytest.raises(ValueError, match=r"The photo 02\.png has no mask in .*masks\. Add 02\.png"):
         read(model, datasets, tmp_path)
 
 
-def test_digest_follows_photos_captions_and_repeats(model: BaseModel, photos: Path, tmp_path: Path) -> None:
+def test_caches_lie_where_the_datasets_say(model: BaseModel, photos: Path, tmp_path: Path) -> None:
+    texts = [
+        DatasetConfig(id=name, dataset_type="text_embeds", cache_dir=tmp_path / name, default=name == "b")
+        for name in ("a", "b")
+    ]
+    images = DatasetConfig(id="c", dataset_type="image_embeds", cache_dir=tmp_path / "c")
+    own = subject(photos, id="own", cache_dir_vae=tmp_path / "own", max_num_samples=2)
+    assert cache_folder(texts, "text_embeds") == tmp_path / "b"
+    assert cache_folder(texts, "image_embeds") is None
+    read(model, [subject(photos), own, *texts, images], tmp_path)
+    counts = {name: len(list((tmp_path / name).glob("*"))) for name in ("b", "c", "own")}
+    assert counts == {"b": 3, "c": 4, "own": 2}
+    assert not (tmp_path / "a").exists()
+    assert not model.cache.exists()
+
+
+def test_empty_prompt_is_encoded_where_captions_are_dropped(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
+    without = {"validation_negative_prompt": "blurry"}
+    assert "" not in read(model, [subject(photos)], tmp_path, **without).conditioning
+    dropped = read(model, [subject(photos)], tmp_path, **without, caption_dropout_probability=0.1)
+    assert "" in dropped.conditioning
+
+
+def test_dataset_of_the_hubs_kind_is_read_as_a_folder(model: BaseModel, photos: Path, tmp_path: Path) -> None:
+    hub = DatasetConfig(
+        id="hub",
+        type="huggingface",
+        dataset_name=str(photos),
+        instance_prompt=INSTANCE_PROMPT,
+        resolution=64,
+        resolution_type="pixel",
+        crop=True,
+    )
+    local = local_datasets([hub], model.cache, EventWriter(tmp_path))
+    assert read(model, local, tmp_path).num_instances == 4
+
+
+def test_digest_follows_photos_captions_repeats_and_targets(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
     digests = [
         read(model, [dataset], tmp_path).digest
         for dataset in (
@@ -139,6 +222,25 @@ def test_digest_follows_photos_captions_and_repeats(model: BaseModel, photos: Pa
     ]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
+    targets = [
+        read(model, [subject(photos), prior(photos, regularisation_target=target)], tmp_path).digest
+        for target in ("base", "noise")
+    ]
+    assert targets[0] != targets[1]
+
+
+def test_digest_follows_the_masks(model: BaseModel, tmp_path: Path) -> None:
+    digests = [
+        read(model, masked_datasets(tmp_path, kind, boxes), tmp_path).digest
+        for kind, boxes in (
+            ("mask", None),
+            ("mask", {0: (8, 0, 48, 64)}),
+            ("segmentation", None),
+            ("mask", None),
+        )
+    ]
+    assert len(set(digests)) == 3
+    assert digests[0] == digests[3]
 
 
 def test_validation_prompts_begin_with_the_instance_prompt_and_come_once(photos: Path) -> None:
@@ -150,56 +252,6 @@ def test_validation_prompts_begin_with_the_instance_prompt_and_come_once(photos:
     assert validation_prompts(by_hand, datasets) == ["by hand"], "what is trained, whatever the words are"
     given = tiny_config(folder, validation_prompt="mine", validation_prompts=["mine"])
     assert validation_prompts(given, datasets) == ["mine"]
-
-
-def fill(model: BaseModel, datasets: list[DatasetConfig], job_dir: Path, **settings) -> None:
-    config = tiny_config(model.folder, **settings)
-    fill_class_folder(config, datasets, model, job_dir / "priors", EventWriter(job_dir), lambda: False)
-
-
-def test_class_images_fill_up_what_the_user_brought(model: BaseModel, photos: Path, tmp_path: Path) -> None:
-    folder = draw_photos(tmp_path / "priors" / "classes", 2)
-    os.rename(folder / "00.png", folder / f"{'ab' * 8}.png")  # named by content, as the app names uploads
-    (folder / "notes.txt").write_text("no image")
-    own = sorted(folder.glob("*.png"))
-    fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=3)
-    assert len(list(folder.glob("*.png"))) == 3
-    assert set(own) < set(folder.glob("*.png"))
-    other = {"seed": 7, "validation_num_inference_steps": 3, "validation_guidance": 1, "num_class_images": 3}
-    fill(model, [subject(photos), prior(folder)], tmp_path, **other)
-    assert len(list(folder.glob("*.png"))) == 3, "another run shares them"
-    stages = [e["message"] for e in read_events(tmp_path / "events.jsonl")[0] if e["kind"] == "stage"]
-    assert stages == ["Drawing class images: 2 of 3.", "Drawing class images: 3 of 3."]
-
-
-def test_class_images_do_not_follow_the_settings_of_the_run(
-    model: BaseModel, photos: Path, tmp_path: Path
-) -> None:
-    drawn = []
-    for name, steps in (("one", 1), ("two", 2)):
-        folder = tmp_path / "priors" / name
-        folder.mkdir(parents=True)
-        settings = {"validation_num_inference_steps": steps, "seed": steps}
-        fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=1, **settings)
-        (image,) = folder.iterdir()
-        drawn.append((image.name, image.read_bytes()))
-    assert drawn[0] == drawn[1]
-
-
-def test_folder_of_the_user_is_only_read(model: BaseModel, photos: Path, tmp_path: Path) -> None:
-    folder = draw_photos(tmp_path / "mine", 2)
-    sentence = r"num_class_images is 3, but .*mine holds 2 photos, .* or set num_class_images to 2\."
-    with pytest.raises(ValueError, match=sentence):
-        fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=3)
-    fill(model, [subject(photos), prior(folder)], tmp_path, num_class_images=2)
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_class_images_without_a_dataset_for_them_are_refused(
-    model: BaseModel, photos: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="num_class_images is 8, but no dataset has is_regularisation_data"):
-        fill(model, [subject(photos)], tmp_path, num_class_images=8)
 
 
 def test_validation_resolution_must_fit_the_model() -> None:

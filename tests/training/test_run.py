@@ -12,14 +12,27 @@ import pytest
 import tiny_runs
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_runs import change, draw_photos, events_of, train_here, write_run_folder
+from tiny_runs import (
+    INSTANCE_PROMPT,
+    change,
+    draw_photos,
+    events_of,
+    masked_datasets,
+    train_here,
+    write_run_folder,
+)
 
 from dreamspace.jobs.control import request
 from dreamspace.models.sd1x import StableDiffusion1
 from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.training import run as run_module
+from dreamspace.training import saving
 from dreamspace.training.checkpoints import save_optimizer
+from dreamspace.training.proof import grey_levels_apart
+from dreamspace.training.ranks import consume_requests
 
 QUICK = tiny_runs.QUICK | {"max_train_steps": 4, "checkpoint_step_interval": 2}
 
@@ -101,7 +114,7 @@ def test_checkpoint_that_fails_is_absent_and_the_run_goes_on_from_the_one_before
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save_optimizer(optimizer, folder)
 
-    monkeypatch.setattr(run_module, "save_optimizer", fail_second)
+    monkeypatch.setattr(saving, "save_optimizer", fail_second)
     with pytest.raises(OSError, match="No space left"):
         train_here(run_dir)
     assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [2]
@@ -172,12 +185,12 @@ def test_ranks_agree_on_all_requests_by_one_reduction(tmp_path: Path) -> None:
 
     ranks = SimpleNamespace(is_main_process=True, num_processes=2, device="cpu", reduce=reduce)
     request(tmp_path, "save")
-    assert run_module.consume_requests(ranks, tmp_path) == {"stop", "save"}
+    assert consume_requests(ranks, tmp_path) == {"stop", "save"}
     assert reduced == [[0, 0, 1]]
     alone = SimpleNamespace(is_main_process=True, num_processes=1)
     request(tmp_path, "sample")
-    assert run_module.consume_requests(alone, tmp_path) == {"sample"}
-    assert run_module.consume_requests(alone, tmp_path) == set()
+    assert consume_requests(alone, tmp_path) == {"sample"}
+    assert consume_requests(alone, tmp_path) == set()
 
 
 def test_request_to_stop_saves_and_the_run_can_be_resumed(run_dir: Path) -> None:
@@ -240,6 +253,139 @@ def test_photos_that_changed_since_are_a_warning(tiny_model: Path, tmp_path: Pat
     train_here(tmp_path, resume=True)
     (warning,) = events_of(tmp_path, "warning")
     assert "are others than when this run was stopped" in warning["message"]
+
+
+EMA = {"use_ema": True, "ema_decay": 0.5, "validation_disable": False}
+ROLLOUT = {
+    "scheduled_sampling_max_step_offset": 4,
+    "scheduled_sampling_probability": 1.0,
+    "scheduled_sampling_ramp_steps": 4,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adamw_bf16", **EMA},
+        {"optimizer": "adamw_schedulefree"},
+        {"optimizer": "bnb-adamw8bit", "lora_rank": 64},
+        {"optimizer": "lion", **ROLLOUT},
+        {"optimizer": "adafactor", "stratified_timesteps": True, "caption_dropout_probability": 0.5},
+        {"optimizer": "prodigy", "learning_rate": 100.0, "loss_type": "huber"},
+    ],
+    ids=lambda settings: settings["optimizer"],
+)
+def test_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(
+    settings: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = masked_datasets(tmp_path)
+    given = QUICK | {"lr_scheduler": "constant", "max_train_steps": 6, "masked_prior_weight": 0.5} | settings
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        write_run_folder(folder, tiny_model, datasets, **given)
+    train_here(whole)
+    take_step = run_module.TrainingStep.__call__
+
+    def stop_at_four(step: run_module.TrainingStep, index: int, learning_rate: float) -> Any:
+        if index == 3:
+            request(resumed, "stop")
+        return take_step(step, index, learning_rate)
+
+    monkeypatch.setattr(run_module.TrainingStep, "__call__", stop_at_four)
+    assert train_here(resumed)[-1]["kind"] == "stopped"
+    monkeypatch.undo()
+    assert train_here(resumed, resume=True)[-1]["kind"] == "done"
+    assert checkpoints(resumed) == ["step-000002", "step-000004", "step-000006"]
+    losses = [
+        {(e["step"], e["loss"], e["grad_norm"]) for e in events_of(run, "loss")} for run in (whole, resumed)
+    ]
+    assert losses[0] == losses[1]
+    names = ["adapter", "adapter-ema"] if "use_ema" in settings else ["adapter"]
+    for name in names:
+        ours, expected = (load_file(run / name / WEIGHTS_NAME) for run in (resumed, whole))
+        assert all(torch.equal(ours[key], expected[key]) for key in expected)
+    for name in ("optimizer.safetensors", *(["ema.safetensors"] if "use_ema" in settings else [])):
+        ours, expected = (load_file(run / "checkpoints" / "step-000006" / name) for run in (resumed, whole))
+        assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def test_resume_with_another_optimizer_is_refused(run_dir: Path) -> None:
+    train_here(run_dir)
+    change(run_dir / "config.json", optimizer="lion")
+    with pytest.raises(
+        ValueError, match=r"trained with optimizer 'adamw', and now it is 'lion'\. Set it back"
+    ):
+        train_here(run_dir, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ("none", ["trained"]),
+        ("ema_only", ["ema"]),
+        ("comparison", ["trained", "ema"]),
+    ],
+)
+def test_images_are_drawn_with_the_weights_that_are_asked_for(
+    tiny_model: Path, photos: Path, tmp_path: Path, shown: str, expected: list[str]
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | EMA, ema_validation=shown)
+    train_here(tmp_path)
+    samples = {event["weights"]: event["path"] for event in events_of(tmp_path, "sample")}
+    assert list(samples) == ["base", *expected]
+    pictures = [(tmp_path / path).read_bytes() for path in samples.values()]
+    assert len(set(pictures)) == len(pictures)
+    average = load_file(tmp_path / "adapter-ema" / WEIGHTS_NAME)
+    trained = load_file(tmp_path / "adapter" / WEIGHTS_NAME)
+    assert average.keys() == trained.keys()
+    assert any(not torch.equal(average[name], trained[name]) for name in average)
+
+
+def test_adapter_of_the_average_draws_its_validation_image(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | EMA)
+    train_here(tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(tmp_path / "adapter-ema")
+    size = {"width": 64, "height": 64, "num_inference_steps": 2, "guidance_scale": 5.0}
+    drawn = pipeline(INSTANCE_PROMPT, **size, generator=torch.Generator().manual_seed(42)).images[0]
+    with Image.open(tmp_path / "validation" / "step-000004" / "0-ema.png") as shown:
+        assert grey_levels_apart(drawn, shown) < 0.1
+    with Image.open(tmp_path / "validation" / "step-000004" / "0.png") as trained:
+        assert grey_levels_apart(drawn, trained) > 0.2
+
+
+def test_mixture_is_announced_before_the_model_is_loaded(
+    tiny_model: Path, photos: Path, class_photos: Path, tmp_path: Path
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, class_photos, **QUICK)
+    change(tmp_path / "multidatabackend.json", repeats=2)
+    events = train_here(tmp_path)
+    kinds = [event["kind"] if event["kind"] != "stage" else event["name"] for event in events]
+    assert kinds.index("mixture") < kinds.index("loading") < kinds.index("loss")
+    (mixture,) = events_of(tmp_path, "mixture")
+    assert mixture["datasets"] == {"subject": 0.75, "prior": 0.25}
+    assert (mixture["num_instances"], mixture["num_prior"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"rescale_betas_zero_snr": True}, "needs a model of v-prediction"),
+        ({"scheduled_sampling_reflexflow": True}, "is for models of flow matching"),
+        ({"optimizer": "prodigy"}, "Set learning_rate to 1"),
+        ({"validation_resolution": "100"}, "Try 96"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_photos_are_read(
+    tiny_model: Path, photos: Path, tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings)
+    with pytest.raises(ValueError, match=sentence):
+        train_here(tmp_path)
+    assert events_of(tmp_path, "stage") == []
 
 
 def test_bf16_trains_and_its_adapter_proves_itself(tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""The processes of a run: the device and precision of this one, and what all of them agree on."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import get_args
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from dreamspace.config import RunConfig
+from dreamspace.jobs.control import ControlName, consume_control
+
+
+def new_accelerator(config: RunConfig) -> Accelerator:
+    """The device, the precision, and the ranks that this process is one of.
+
+    Raises:
+        ValueError: if this machine cannot compute in `mixed_precision`.
+    """
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError(
+            "mixed_precision 'fp16' needs a GPU, and this machine has none. Set it to 'no' or 'bf16'."
+        )
+    # Ranks wait for as long as rank 0 draws: class images before the training, validation images in it.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.
+    ranks_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    return Accelerator(cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+
+
+def distributed(denoiser: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+    """The denoiser as it is for one process, else wrapped so that gradients are averaged over the ranks."""
+    if accelerator.num_processes == 1:
+        return denoiser
+    wrapped = accelerator.prepare(denoiser)
+    # Takes accelerate's autocast off the denoiser's own `forward` again: the loop has its own, and images
+    # are drawn without it, so that they equal those of the stock pipeline.
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    return wrapped
+
+
+def consume_requests(accelerator: Accelerator, job_dir: Path) -> set[ControlName]:
+    """What the app asked for since the last call; rank 0 reads the requests, and all ranks act on them."""
+    names = get_args(ControlName)
+    found = [accelerator.is_main_process and consume_control(job_dir, name) for name in names]
+    if accelerator.num_processes > 1:
+        flags = torch.tensor(found, dtype=torch.int32, device=accelerator.device)
+        found = accelerator.reduce(flags, "sum").tolist()
+    return {name for name, was_found in zip(names, found, strict=True) if was_found}

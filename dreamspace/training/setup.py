@@ -1,0 +1,104 @@
+"""What a run needs before its loop: settings that fit the model, what is trained on, and what is trained."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from dreamspace.config import DatasetConfig, RunConfig, subject_dataset
+from dreamspace.data.geometry import edge_px
+from dreamspace.data.samples import check_files
+from dreamspace.jobs.control import stop_requested
+from dreamspace.jobs.events import EventWriter
+from dreamspace.models.adapters import Adapter, add_lora
+from dreamspace.models.base import BaseModel
+from dreamspace.models.sampling import SamplingSettings
+from dreamspace.training.class_folder import class_dataset, fill_class_folder
+from dreamspace.training.ema import MovingAverage
+from dreamspace.training.optimizers import check_optimizer
+from dreamspace.training.preparation import (
+    TrainingSet,
+    local_datasets,
+    read_training_set,
+    sampling_settings,
+)
+from dreamspace.training.ranks import consume_requests
+from dreamspace.training.rollout import uses_reflexflow
+from dreamspace.training.schedule import NoiseSchedule, noise_schedule
+
+
+def check_run(
+    config: RunConfig, datasets: list[DatasetConfig], model: BaseModel
+) -> tuple[NoiseSchedule, SamplingSettings]:
+    """Find what is wrong before anything is loaded; returns what follows from the model's configuration.
+
+    Raises:
+        ValueError: if settings do not fit the model, the optimizer or each other, or files are missing.
+    """
+    check_optimizer(config)
+    schedule = noise_schedule(model.family.noise_scheduler(model.folder), config.rescale_betas_zero_snr)
+    uses_reflexflow(config, schedule)
+    multiple_px = model.family.multiple_px(model.folder)
+    edges = {
+        dataset.id: edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
+        for dataset in datasets
+        if dataset.is_trained
+    }
+    edge = edges[subject_dataset(datasets).id]
+    settings = sampling_settings(config, (edge, edge), multiple_px)
+    drawn = class_dataset(config, datasets, priors_of(model))
+    folder = None if drawn is None else drawn.instance_data_dir
+    check_files(datasets, [d.id for d in datasets if folder and d.instance_data_dir == folder])
+    return schedule, settings
+
+
+def priors_of(model: BaseModel) -> Path:
+    """The workspace's folder of class images."""
+    return model.cache.with_name("priors")
+
+
+def prepared(
+    config: RunConfig,
+    datasets: list[DatasetConfig],
+    model: BaseModel,
+    accelerator: Accelerator,
+    job_dir: Path,
+    events: EventWriter,
+) -> tuple[list[DatasetConfig], TrainingSet] | None:
+    """The datasets as they lie here and what is trained on, encoded; None if a stop was asked for."""
+    if accelerator.is_main_process:
+        drawn = class_dataset(config, datasets, priors_of(model))
+        if drawn is not None:
+            fill_class_folder(config, drawn, model, events, lambda: stop_requested(job_dir))
+    if "stop" in consume_requests(accelerator, job_dir):
+        return None
+    step_rows = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+    with accelerator.main_process_first():
+        datasets = local_datasets(datasets, model.cache, events)
+        return datasets, read_training_set(config, datasets, model, events, step_rows)
+
+
+def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
+    """The denoiser on its device, in training mode, and the new adapter on it."""
+    denoiser = model.family.load_denoiser(model.folder, model.device)
+    adapter = add_lora(
+        denoiser,
+        model.family.lora_targets,
+        config.lora_rank,
+        config.lora_alpha,
+        config.lora_dropout,
+        config.seed,
+    )
+    if config.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    return denoiser.train(), adapter
+
+
+def new_ema(config: RunConfig, adapter: Adapter) -> MovingAverage | None:
+    """The moving average of a run, if it has one."""
+    if not config.use_ema:
+        return None
+    device = "cpu" if config.ema_device == "cpu" else adapter.parameters[0].device
+    return MovingAverage(
+        adapter.parameters, config.ema_decay, config.ema_update_interval, config.ema_warmup_steps, device
+    )
