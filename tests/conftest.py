@@ -151,7 +151,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
             status = leaving.code
         return Result(status, *capfd.readouterr())
 
-    monkeypatch.setattr(cli, "submit", submit)
+    monkeypatch.setattr("dreamspace.commands.jobs.submit", submit)
     monkeypatch.setattr("dreamspace.worker.faulthandler.enable", lambda: None)
     monkeypatch.setattr("dreamspace.worker.signal.signal", lambda *arguments: None)
     return run

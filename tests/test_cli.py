@@ -9,6 +9,7 @@ import pytest
 from tiny_runs import assert_refused, change, events_of, pair
 
 from dreamspace import cli, console, doctor
+from dreamspace.commands import jobs
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.jobs.control import is_stopping
 from dreamspace.jobs.events import EventWriter
@@ -72,8 +73,8 @@ def test_token_goes_to_jobs_that_may_download_their_model(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, secrets: dict[str, str]
 ) -> None:
     given: dict[str, dict[str, str]] = {}
-    monkeypatch.setattr(cli, "submit", lambda job_dir, kind, *_, **options: given.update({kind: options}))
-    monkeypatch.setattr(cli, "watch", lambda job_dir: 0)
+    monkeypatch.setattr(jobs, "submit", lambda job_dir, kind, *_, **options: given.update({kind: options}))
+    monkeypatch.setattr(jobs, "watch", lambda job_dir: 0)
     monkeypatch.setenv("HF_TOKEN", "x")
     change(files / "config.json", pretrained_model_name_or_path=model)
     commands = [

@@ -1,6 +1,8 @@
 """What the commands that submit a job share."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 from dreamspace.config import is_hub_id
 from dreamspace.console import watch
@@ -9,11 +11,19 @@ from dreamspace.jobs.workspace import Workspace
 
 
 def run_job(
-    kind: str, arguments: dict, *, needs_gpu: bool = True, secrets: dict[str, str] | None = None
+    kind: str, arguments: dict[str, Any], *, needs_gpu: bool = True, secrets: dict[str, str] | None = None
 ) -> int:
-    """Submit a job in a new folder and show how it goes; returns its exit status."""
-    job_dir = Workspace().new_job_dir(kind)
-    submit(job_dir, kind, arguments, needs_gpu=needs_gpu, secrets=secrets)
+    """Do a job in a new folder of the workspace; see `run_job_in`."""
+    return run_job_in(Workspace().new_job_dir(kind), kind, arguments, needs_gpu=needs_gpu, secrets=secrets)
+
+
+def run_job_in(job_dir: Path, kind: str, arguments: dict[str, Any], **options: Any) -> int:
+    """Submit a job and show how it goes; returns its exit status.
+
+    Args:
+        options: of `dreamspace.jobs.launcher.submit`.
+    """
+    submit(job_dir, kind, arguments, **options)
     return watch(job_dir)
 
 

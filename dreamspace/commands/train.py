@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from dreamspace.commands.jobs import secrets_for
+from dreamspace.commands.jobs import run_job_in, secrets_for
 from dreamspace.config import (
     Prior,
     RunConfig,
@@ -14,11 +14,9 @@ from dreamspace.config import (
     load_preset,
 )
 from dreamspace.config.findings import report
-from dreamspace.console import watch
 from dreamspace.data.kohya import is_kohya_folder, read_kohya_folder
 from dreamspace.data.lint import lint_run
 from dreamspace.data.photos import list_photos
-from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import copy_run, prior_folder, write_pair, write_run
 from dreamspace.jobs.workspace import Workspace, cache_of
 
@@ -104,8 +102,7 @@ def run_train(options: argparse.Namespace) -> int:
     if hints:
         print(hints, flush=True)
     secrets = secrets_for(config.pretrained_model_name_or_path)
-    submit(run_dir, "train", {"resume": options.resume}, secrets=secrets)
-    return watch(run_dir)
+    return run_job_in(run_dir, "train", {"resume": options.resume}, secrets=secrets)
 
 
 def _check_resume(options: argparse.Namespace) -> None:

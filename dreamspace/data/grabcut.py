@@ -17,7 +17,6 @@ EDGE_PX = 512
 # In CIELAB units: differences that are hardly seen, and an edge that is plain.
 _LEAST_DIFFERENCE = 2.0
 _PLAIN_EDGE = 10.0
-_FLOOR = 0.0
 _THRESHOLDS = np.geomspace(0.06, 0.8, 10)
 _SMALLEST_SHARE = 0.01
 # Starts that overlap more than this lead to the same outcome.
@@ -47,7 +46,10 @@ def grabcut(pixels: np.ndarray) -> np.ndarray:
     salient = salience(small)
     if np.percentile(salient, 99) < _LEAST_DIFFERENCE:
         return np.zeros((height, width), np.float32)
-    best = _best(_outcomes(small, salient), small, salient)
+    outcomes = _outcomes(small, salient)
+    if not outcomes:
+        return np.zeros((height, width), np.float32)
+    best = _best(outcomes, small, salient)
     mask = _sharpen(fit_longest_edge(pixels, min(EDGE_PX, max(height, width))), best)
     return np.clip(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
 
@@ -91,7 +93,7 @@ def _outcomes(pixels: np.ndarray, salient: np.ndarray) -> list[np.ndarray]:
     for start, threshold in starts:
         near = _dilate(start, 7)
         labels = np.full(start.shape, cv2.GC_PR_BGD, np.uint8)
-        labels[~near | (salient < max(0.3 * threshold, _FLOOR))] = cv2.GC_BGD
+        labels[~near | (salient < 0.3 * threshold)] = cv2.GC_BGD
         labels[start] = cv2.GC_PR_FGD
         outcomes.append(_one_thing(cut(pixels, labels, 2), salient))
     return [outcome for outcome in outcomes if outcome.any()]

@@ -21,7 +21,10 @@ class _Part(NamedTuple):
 def is_kohya_folder(folder: Path) -> bool:
     """Whether photos lie in folders such as "10_sks dog" in it, or in its "img", and none beside them."""
     folder = Path(folder)
-    return folder.is_dir() and not photo_files(folder) and bool(_parts(_photos_dir(folder)))
+    try:
+        return folder.is_dir() and not photo_files(folder) and bool(_parts(_photos_dir(folder)))
+    except PermissionError:  # whoever reads the photos says so
+        return False
 
 
 def read_kohya_folder(folder: Path, resolution_px: int) -> list[DatasetConfig]:

@@ -1,14 +1,15 @@
-"""What stands out in a picture: how unlike its border each pixel is, and how hard it is to reach from there."""
+"""What stands out in a picture: what is unlike its border, and hard to reach from there."""
 
 import cv2
 import numpy as np
 
 LONGEST_EDGE_PX = 160
 
-# Weight of a pixel's place beside its colour (CIELAB units for the whole edge): the border near by counts more.
+# Weight of a place beside a colour, in CIELAB units for the whole edge: the border near by counts more.
 _PLACE_WEIGHT = 10.0
 _NUM_BORDER_COLOURS = 96
 _BORDER_PX = 3
+# At the bottom only this share on either side counts: people and animals often stand in the middle.
 _BOTTOM_SHARE = 0.2
 # A shadow is the ground's own colour, dimmed: each border colour is compared at these brightnesses too, and
 # a full dimming (to 0) would cost so many units.
@@ -21,7 +22,7 @@ _DISTANCE_SHARE = 0.8
 def salience(pixels: np.ndarray) -> np.ndarray:
     """How much each pixel stands out from what lies along the picture's border.
 
-    The geometric mean of two cues: the colour distance to the nearest colour of the border, with shadows
+    A weighted geometric mean of two cues: the colour distance to the nearest colour of the border, with shadows
     discounted, and the barrier on the way to the border. A brick in a wall has a high barrier and a small
     distance, a cloud the reverse; what is high in both is seldom background.
 
@@ -57,7 +58,7 @@ def _without_texture(pixels: np.ndarray) -> np.ndarray:
 
 
 def _border(height: int, width: int, thickness: int) -> np.ndarray:
-    """The strip along the edges, (height, width) bool, but for the bottom's middle: people stand there."""
+    """The strip along the edges, (height, width) bool, but for the bottom's middle."""
     border = np.ones((height, width), bool)
     border[thickness:-thickness, thickness:-thickness] = False
     margin = round(width * _BOTTOM_SHARE)
@@ -91,8 +92,8 @@ def _border_distance(lab: np.ndarray) -> np.ndarray:
 def _border_barrier(lab: np.ndarray, num_rounds: int = 2) -> np.ndarray:
     """The minimum barrier distance to the border: the least range of values on any path there; (H, W).
 
-    By sweeps over the picture (arXiv:1505.04958... Zhang et al., ICCV 2015), row by row in place of pixel by
-    pixel, each channel on its own, joined by their Euclidean norm.
+    By sweeps over the picture, as in "Minimum Barrier Salient Object Detection at 80 FPS" (Zhang et al.,
+    ICCV 2015), a row at a time; each channel on its own, joined by their Euclidean norm.
     """
     highest, lowest = lab.copy(), lab.copy()
     barrier = np.full(lab.shape, np.inf, np.float32)
