@@ -64,6 +64,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "short captions": CAPTIONS,
     "masks": MASKS,
     "rollout": ROLLOUT,
+    "rollout, SimpleTuner's target": (*ROLLOUT, "--set", "scheduled_sampling_target=original_noise"),
     "EMA": EMA,
     "Min-SNR": MIN_SNR,
     "base's prediction + masks": (*GENERATED, *MASKS),

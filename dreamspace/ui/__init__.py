@@ -1,4 +1,4 @@
-"""The app: a guide in five steps, in a process that never imports torch."""
+"""The app: a guide in seven steps, in a process that never imports torch."""
 
 import os
 

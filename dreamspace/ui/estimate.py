@@ -4,14 +4,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dreamspace.config import RunConfig
+from dreamspace.config import Prior, RunConfig, prior_of
 from dreamspace.jobs.new_run import NEW_SCENES
 from dreamspace.ui.history import History
+from dreamspace.ui.library import Run
 
 # Measured with mini on two CPU cores; a machine that has trained before is judged by that.
 SECONDS_PER_ROW = 0.03
 SECONDS_PER_DENOISING_STEP = 0.035
 LOAD_AND_SAVE_SECONDS = 15.0
+
+FORWARD_COST = 0.35
+"""What a forward pass without gradients costs, as a share of a trained row."""
+
+CLASS_IMAGE_STEPS = 20
+"""Denoising steps of a class image, whatever the run's validation images take."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,10 @@ class Estimate:
     """How long a run takes, and why.
 
     Attributes:
+        num_images: pictures that are drawn to look at.
+        num_class_images: pictures that are drawn to remember the class by.
+        prior_seconds: of `seconds`, what keeping the prior adds.
+        rollout_seconds: of `seconds`, what rolling out adds.
         is_measured: whether the steps' speed is that of an earlier run on this machine.
     """
 
@@ -27,15 +38,58 @@ class Estimate:
     seconds_per_step: float
     num_images: int
     seconds_per_image: float
+    num_class_images: int
+    seconds_per_class_image: float
+    prior_seconds: float
+    rollout_seconds: float
     is_measured: bool
 
 
-def measured_seconds_per_row(runs: Iterable[tuple[RunConfig, History]], config: RunConfig) -> float | None:
-    """Seconds of one row of a step in the newest run with the same base model; None without one."""
-    for past, history in runs:
+def prior_share(prior: Prior, num_photos: int, num_class_images: int) -> float:
+    """Of the pictures of an epoch, the share that keeps the prior, in a run as `write_run` makes it."""
+    if prior == "none" or not num_photos:
+        return 0.0
+    if prior == "image-free":
+        return 0.5
+    if not num_class_images:
+        return 0.0
+    fewer, more = sorted((num_photos, num_class_images))
+    balanced = fewer * round(more / fewer)  # whichever is fewer is repeated
+    num_prior = balanced if num_class_images < num_photos else num_class_images
+    return num_prior / (balanced + more)
+
+
+def row_cost(config: RunConfig, prior: Prior, share: float) -> float:
+    """The mean cost of a row, where one that is only trained costs 1."""
+    base_predictions = share if prior in ("base", "image-free") else 0.0
+    return 1 + FORWARD_COST * (base_predictions + mean_rollout_steps(config))
+
+
+def mean_rollout_steps(config: RunConfig) -> float:
+    """How many steps a row is rolled out, as a mean over all rows of the run (with a linear ramp)."""
+    num_steps = config.max_train_steps - config.scheduled_sampling_start_step
+    if not config.scheduled_sampling_max_step_offset or num_steps <= 0:
+        return 0.0
+    end, ramp = config.scheduled_sampling_prob_end, config.scheduled_sampling_ramp_steps
+    end = config.scheduled_sampling_probability if end is None else end
+    start = (config.scheduled_sampling_prob_start or 0.0) if ramp else end
+    ramped = min(num_steps, ramp)
+    reached = start + (end - start) * ramped / max(1, ramp)
+    rows = ramped * (start + reached) / 2 + (num_steps - ramped) * end
+    lengths = {"uniform": 1 / 2, "biased_early": 1 / 3, "biased_late": 2 / 3}
+    mean_length = config.scheduled_sampling_max_step_offset * lengths[config.scheduled_sampling_strategy]
+    return rows / config.max_train_steps * mean_length
+
+
+def measured_seconds_per_row(runs: Iterable[tuple[Run, History]], config: RunConfig) -> float | None:
+    """Seconds of a row that is only trained, in the newest run with the same base model; None without one."""
+    for run, history in runs:
         speed = history.progress["steps_per_second"] if history.progress else None
+        past = run.config
         if speed and past.pretrained_model_name_or_path == config.pretrained_model_name_or_path:
-            return 1 / speed / rows_per_step(past)
+            shares = history.mixture["datasets"] if history.mixture else {}
+            share = sum(shares.get(d.id, 0.0) for d in run.datasets if d.is_regularisation_data)
+            return 1 / speed / rows_per_step(past) / row_cost(past, prior_of(list(run.datasets)), share)
     return None
 
 
@@ -45,26 +99,44 @@ def rows_per_step(config: RunConfig) -> int:
 
 
 def estimate(
-    config: RunConfig, seconds_per_row: float | None, num_ready_class_images: int = 0
+    config: RunConfig,
+    prior: Prior,
+    share: float,
+    seconds_per_row: float | None,
+    num_ready_class_images: int = 0,
 ) -> Estimate | None:
     """The time of a run with this configuration; None if nothing is known about its base model.
 
     Args:
+        share: of the rows that keep the prior; see `prior_share`.
         seconds_per_row: of an earlier run; None takes the figure for mini.
-        num_ready_class_images: that another run has drawn, and that this one shares.
+        num_ready_class_images: that are in their folder already.
     """
     if seconds_per_row is None and config.pretrained_model_name_or_path != "mini":
         return None
-    per_step = rows_per_step(config) * (SECONDS_PER_ROW if seconds_per_row is None else seconds_per_row)
+    plain_step = rows_per_step(config) * (SECONDS_PER_ROW if seconds_per_row is None else seconds_per_row)
+    per_step = plain_step * row_cost(config, prior, share)
     slowness = 1.0 if seconds_per_row is None else seconds_per_row / SECONDS_PER_ROW
     per_image = config.validation_num_inference_steps * SECONDS_PER_DENOISING_STEP * slowness
+    per_class_image = CLASS_IMAGE_STEPS * SECONDS_PER_DENOISING_STEP * slowness
     prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class"))
     rounds = 1
     if seconds_per_row is None:  # A measured speed has the images between the steps in it.
         rounds += math.ceil(config.max_train_steps / config.validation_step_interval)
     num_images = 0 if config.validation_disable else prompts * rounds
-    num_images += max(0, config.num_class_images - num_ready_class_images)
-    seconds = LOAD_AND_SAVE_SECONDS + config.max_train_steps * per_step + num_images * per_image
+    num_class_images = max(0, config.num_class_images - num_ready_class_images)
+    drawing = num_class_images * per_class_image
+    rollout = config.max_train_steps * plain_step * FORWARD_COST * mean_rollout_steps(config)
+    predictions = config.max_train_steps * (per_step - plain_step) - rollout
     return Estimate(
-        seconds, config.max_train_steps, per_step, num_images, per_image, seconds_per_row is not None
+        seconds=LOAD_AND_SAVE_SECONDS + config.max_train_steps * per_step + num_images * per_image + drawing,
+        num_steps=config.max_train_steps,
+        seconds_per_step=per_step,
+        num_images=num_images,
+        seconds_per_image=per_image,
+        num_class_images=num_class_images,
+        seconds_per_class_image=per_class_image,
+        prior_seconds=predictions + drawing,
+        rollout_seconds=rollout,
+        is_measured=seconds_per_row is not None,
     )

@@ -54,6 +54,7 @@ class _Link:
     outputs: Sequence[gr.components.Component]
     fills_form: bool
     busy: gr.components.Component | None
+    only_last: bool
 
 
 @dataclass
@@ -117,14 +118,17 @@ class Guide:
         *,
         fills_form: bool = False,
         busy: gr.components.Component | None = None,
+        only_last: bool = False,
     ) -> None:
         """Let an event run an action; `ValueError`s of it are shown as they are.
 
         Args:
             fills_form: whether the fields are filled anew where it leads to another run or subject.
             busy: the component that shows that the action is at work.
+            only_last: of events that come while the action is at work, whether the last follows it, as for a
+                slider; else none does.
         """
-        self._links.append(_Link(listener, action, inputs, outputs, fills_form, busy))
+        self._links.append(_Link(listener, action, inputs, outputs, fills_form, busy, only_last))
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
@@ -153,6 +157,7 @@ class Guide:
                 self._handler(link.action, link.fills_form),
                 [address, *link.inputs],
                 [address, *link.outputs, *(fields if link.fills_form else ())],
+                trigger_mode="always_last" if link.only_last else "once",
                 **{**QUIET, "queue": True, **shown},
             ).success(**show)
 
@@ -214,7 +219,7 @@ class Guide:
 
 
 def _is_live(page: Page) -> bool:
-    jobs = [*page.jobs("generate")[:1], *page.jobs("publish")[:1]]
+    newest = [jobs[0] for jobs in page.all_jobs.values()]
     return any(not run.status.is_final for run in page.runs) or any(
-        not page.status(job).is_final for job in jobs
+        not page.status(job).is_final for job in newest
     )

@@ -1,9 +1,18 @@
-"""The whole page: the list of runs beside the guide with its five steps."""
+"""The whole page: the list of runs beside the guide with its seven steps."""
 
 import gradio as gr
 
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import overview, photos_step, publish_step, result_step, settings_step, train_step
+from dreamspace.ui import (
+    masks_step,
+    overview,
+    photos_step,
+    prior_step,
+    publish_step,
+    result_step,
+    settings_step,
+    train_step,
+)
 from dreamspace.ui.guide import Guide
 
 # Uploads are moved into the workspace at once; what a broken upload leaves goes after a day.
@@ -28,12 +37,16 @@ def _build_steps(guide: Guide, is_local: bool) -> gr.Walkthrough:
     with gr.Walkthrough(selected=0, elem_id="guide") as walkthrough:
         with gr.Step("Photos", id=0):
             class_word, token = photos_step.build(guide)
-        with gr.Step("Settings", id=1):
-            settings_step.build(guide, class_word, token)
-        with gr.Step("Train", id=2):
+        with gr.Step("Masks", id=1):
+            masks_step.build(guide, class_word)
+        with gr.Step("Prior", id=2):
+            prior = prior_step.build(guide)
+        with gr.Step("Settings", id=3):
+            settings_step.build(guide, class_word, token, prior)
+        with gr.Step("Train", id=4):
             train_step.build(guide)
-        with gr.Step("Result", id=3):
+        with gr.Step("Result", id=5):
             result_step.build(guide)
-        with gr.Step("Publish", id=4):
+        with gr.Step("Publish", id=6):
             publish_step.build(guide, lends_token=is_local)
     return walkthrough

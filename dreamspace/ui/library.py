@@ -1,64 +1,23 @@
-"""What the workspace holds for the page: subjects with their photos, runs, and the jobs of a run."""
+"""What the workspace holds for the page: runs, drafts, and jobs."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from dreamspace.config import DatasetConfig, RunConfig, parse_dataset, subject_dataset, subject_prompt
-from dreamspace.data.photos import ImportReport, import_photos
-from dreamspace.files import read_json, write_json
+from dreamspace.files import read_json
 from dreamspace.jobs.events import EVENTS_FILE
 from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job
-from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import JobStatus, Workspace, job_status
-from dreamspace.mini.subjects import SUBJECTS, write_photos
 from dreamspace.run_folder import WEIGHTS_NAME, step_of
+from dreamspace.ui.subject import Subject
 
 CONFIG_FILE = "config.json"
 DATASETS_FILE = "multidatabackend.json"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Photos of one subject, and the words that were chosen for it.
-
-    Attributes:
-        sample: the name of the sample subject that the photos come from, else None.
-    """
-
-    dir: Path
-    class_word: str = ""
-    token: str = "sks"
-    sample: str | None = None
-
-    @classmethod
-    def read(cls, subject_dir: Path) -> "Subject":
-        """The subject of a folder; one without `subject.json` has no words yet."""
-        path = subject_dir / "subject.json"
-        return cls(subject_dir, **read_json(path)) if path.exists() else cls(subject_dir)
-
-    def write(self) -> None:
-        """Write `subject.json`; ValueError if a word is an access token, pasted into the wrong field."""
-        refuse_tokens(f"{self.class_word}\n{self.token}", "The words for the subject")
-        values = {"class_word": self.class_word, "token": self.token, "sample": self.sample}
-        write_json(self.dir / "subject.json", values)
-
-    @property
-    def photos_dir(self) -> Path:
-        """The folder of the imported photos."""
-        return self.dir / "photos"
-
-    @property
-    def photos(self) -> list[Path]:
-        """The photos, oldest first."""
-        return sorted(
-            self.photos_dir.glob("[!.]*.png"), key=lambda path: (path.stat().st_mtime_ns, path.name)
-        )
 
 
 @dataclass(frozen=True)
@@ -159,86 +118,30 @@ def list_drafts(workspace: Workspace, runs: Iterable[Run]) -> list[Subject]:
     return [subject for subject in subjects if subject.photos]
 
 
-def add_photos(
-    workspace: Workspace,
-    subject_dir: Path | None,
-    paths: list[Path],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path | None, ImportReport]:
-    """Import uploaded photos into a subject, a new one where there is none or a run depends on its photos.
-
-    Args:
-        on_progress: see `import_photos`.
-
-    Returns:
-        The subject's folder, a new one only if a photo came in; and what became of each file.
-    """
-    if subject_dir is not None and not _is_learned_from(workspace, subject_dir):
-        return subject_dir, import_photos(paths, subject_dir / "photos", on_progress=on_progress)
-    # In a folder that no list shows, until it is known whether anything comes of it.
-    with TemporaryDirectory(dir=workspace.cache) as folder:
-        draft = Path(folder) / "subject"
-        if subject_dir is not None:
-            shutil.copytree(subject_dir, draft)
-        num_before = len(Subject(draft).photos)
-        report = import_photos(paths, draft / "photos", on_progress=on_progress)
-        if len(Subject(draft).photos) == num_before:
-            return subject_dir, report
-        target = workspace.new_subject_dir(Subject.read(draft).class_word or "subject")
-        os.replace(draft, target)
-    return target, report
-
-
-def remove_photo(workspace: Workspace, subject_dir: Path, photo_id: str) -> Path:
-    """Remove one photo; returns the subject's folder, a new one where a run depends on the photos.
-
-    An unknown photo changes nothing.
-    """
-    subject = Subject.read(subject_dir)
-    chosen = next((path.name for path in subject.photos if path.stem == photo_id), None)
-    if chosen is None:
-        return subject_dir
-    target = subject_dir
-    if _is_learned_from(workspace, subject_dir):
-        target = workspace.new_subject_dir(subject.class_word or "subject")
-        shutil.copytree(subject_dir, target, dirs_exist_ok=True)
-    (target / "photos" / chosen).unlink(missing_ok=True)
-    return target
-
-
-def _is_learned_from(workspace: Workspace, subject_dir: Path) -> bool:
-    """Whether a run depends on the subject's photos, which must not change then."""
+def is_learned_from(workspace: Workspace, subject_dir: Path) -> bool:
+    """Whether a run depends on the subject, which must not change then."""
     return any(run.subject_dir(workspace) == subject_dir for run in list_all_runs(workspace))
 
 
-def choose_sample(workspace: Workspace, name: str) -> Path:
-    """The folder of a sample subject with its six photos, made when it is chosen first.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if name not in SUBJECTS:
-        raise ValueError(f"There is no sample subject '{name}'. Choose one of: {', '.join(SUBJECTS)}.")
-    for folder in workspace.list_subjects():
-        subject = Subject.read(folder)
-        if subject.sample == name and len(subject.photos) == 6:
-            return folder
-    target = workspace.new_subject_dir(name)
-    with TemporaryDirectory(dir=workspace.cache) as folder:
-        import_photos(write_photos(name, Path(folder)), target / "photos")
-    Subject(target, class_word=SUBJECTS[name].class_word, sample=name).write()
-    return target
-
-
-def jobs_of_run(workspace: Workspace, run_dir: Path) -> dict[str, list[Path]]:
-    """The folders of the jobs that work on this run, by kind, the most recently started first."""
+def jobs_by_kind(workspace: Workspace) -> dict[str, list[Path]]:
+    """The folders of all jobs but the runs, by kind, the most recently started first."""
     found: dict[str, list[Path]] = {}
     for job_dir in workspace.list_jobs():
         if (job_dir / JOB_FILE).exists():
             job = _job(job_dir, *_stamp(job_dir, JOB_FILE))
-            if job.arguments.get("run_dir") == str(run_dir):
-                found.setdefault(job.kind, []).append(job_dir)
+            found.setdefault(job.kind, []).append(job_dir)
     return found
+
+
+def jobs_on(workspace: Workspace, *folders: Path) -> list[Path]:
+    """The folders of the jobs that work on a run, or on the photos of a subject."""
+    wanted = {str(folder) for folder in folders}
+    return [
+        job_dir
+        for job_dirs in jobs_by_kind(workspace).values()
+        for job_dir in job_dirs
+        if wanted.intersection(map(str, job_arguments(job_dir).values()))
+    ]
 
 
 @cache
@@ -253,29 +156,34 @@ def delete_run(workspace: Workspace, run_id: str) -> None:
         ValueError: for an unknown run, or one that is not over.
     """
     run_dir = workspace.run_dir(run_id)
-    jobs = [job_dir for job_dirs in jobs_of_run(workspace, run_dir).values() for job_dir in job_dirs]
-    for job_dir in (run_dir, *jobs):
-        if not current_status(job_dir).is_final:
-            raise ValueError(
-                f"The job {job_dir.name} of this run is still at work. Stop it first, then delete the run."
-            )
+    jobs = jobs_on(workspace, run_dir)
+    _refuse_at_work(run_dir, *jobs)
     subject_dir = Run.read(run_dir).subject_dir(workspace)
     for job_dir in (*jobs, run_dir):
         _remove(job_dir)
-    if subject_dir is not None and not _is_learned_from(workspace, subject_dir):
-        _remove(subject_dir)
+    if subject_dir is not None and not is_learned_from(workspace, subject_dir):
+        delete_draft(workspace, subject_dir.name)
 
 
 def delete_draft(workspace: Workspace, subject_id: str) -> None:
-    """Delete a subject that no run learns from.
+    """Delete a subject that no run learns from, with the jobs on its photos.
 
     Raises:
-        ValueError: for an unknown subject, or one that a run learns from.
+        ValueError: for an unknown subject, one that a run learns from, or one that is being masked.
     """
     subject_dir = workspace.subject_dir(subject_id)
-    if _is_learned_from(workspace, subject_dir):
+    if is_learned_from(workspace, subject_dir):
         raise ValueError("A run learns from these photos. Delete the run, and they go with it.")
-    _remove(subject_dir)
+    jobs = jobs_on(workspace, Subject(subject_dir).photos_dir)
+    _refuse_at_work(*jobs)
+    for folder in (*jobs, subject_dir):
+        _remove(folder)
+
+
+def _refuse_at_work(*job_dirs: Path) -> None:
+    for job_dir in job_dirs:
+        if not current_status(job_dir).is_final:
+            raise ValueError(f"The job {job_dir.name} is still at work here. Stop it first, then delete it.")
 
 
 def _remove(folder: Path) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
+from dreamspace.data.geometry import LeftOut
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.workspace import Workspace
@@ -18,6 +20,16 @@ from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
 from dreamspace.run_folder import WEIGHTS_NAME, step_name
+from dreamspace.ui.framing import framing
+from dreamspace.ui.masks import (
+    PREVIEW_PX,
+    draw_cells,
+    draw_overlay,
+    paintable_mask,
+    shaped_mask,
+    small_mask,
+)
+from dreamspace.ui.subject import Subject
 
 THUMBNAIL_WIDTHS = (160, 320, 640)
 
@@ -55,6 +67,31 @@ def event_picture_url(folder: Path, event: Event, width_px: int | None = None) -
     return picture_url(folder, event["path"], event["seq"], width_px)
 
 
+MaskView = Literal["overlay", "cells", "paint"]
+
+
+def mask_url(subject: Subject, photo: Path, view: MaskView, resolution: int = 0) -> str:
+    """The address of a picture of a photo's mask; it changes with the mask and with how it is shaped.
+
+    Args:
+        view: over the photo, at latent cells as the loss sees it, or as it is painted on.
+        resolution: of the training in px; for the cells.
+    """
+    query = f"?v={_mask_version(subject, photo)}" + (f"&r={resolution}" if resolution else "")
+    return f"/media/masks/{quote(subject.dir.name)}/{quote(photo.stem)}/{view}{query}"
+
+
+def class_image_url(file: Path, width_px: int = 160) -> str:
+    """The address of a small copy of a class image in the workspace."""
+    folders = "/".join(quote(part) for part in file.parts[-3:])
+    return f"/media/priors/{folders}?v={file.stat().st_mtime_ns}&w={width_px}"
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is of a kind that browsers show."""
+    return file.suffix.lower() in _PICTURE_TYPES
+
+
 def subject_url(name: str, scene: str = "meadow") -> str:
     """The address of a picture of a sample subject in a scene of mini's world."""
     return f"/media/samples/{quote(name)}/{quote(scene)}.webp"
@@ -86,6 +123,26 @@ def media_router(workspace: Workspace) -> APIRouter:
         if class_word not in CLASSES or not 0 <= seed < 100:
             raise HTTPException(404)
         return _drawn(_draw_class(class_word, seed))
+
+    @router.get("/media/masks/{subject_id}/{photo_id}/{view}")
+    def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> FileResponse:
+        subject = Subject.read(_existing(workspace.subject_dir, subject_id))
+        photo = subject.photo(photo_id)
+        is_known = view in get_args(MaskView) and (r == 0 or (r % 8 == 0 and 64 <= r <= 4096))
+        has_mask = photo is not None and (view == "paint" or subject.raw_mask(photo) is not None)
+        if not (is_known and has_mask) or (view == "cells" and r == 0):
+            raise HTTPException(404)
+        file = _mask_picture(subject, photo, view, r, workspace.cache / "thumbnails")
+        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix])
+
+    @router.get("/media/priors/{model}/{name}/{file_name}")
+    def class_image(model: str, name: str, file_name: str, w: int) -> FileResponse:
+        folder = _listed(_listed(workspace.priors, model), name)
+        file = _picture_in(folder, file_name, (file_name,))
+        if w not in THUMBNAIL_WIDTHS:
+            raise HTTPException(404)
+        file = _thumbnail(file, w, workspace.cache / "thumbnails")
+        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
 
     @router.get("/media/{kind}/{name}/{path:path}")
     def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
@@ -123,6 +180,49 @@ def _existing(find: Callable[[str], Path], name: str) -> Path:
         raise HTTPException(404) from None
 
 
+def _listed(folder: Path, name: str) -> Path:
+    """The folder of this name in another, found by looking: a name is never joined to a path."""
+    found = next((path for path in folder.iterdir() if path.name == name), None)
+    if found is None or name.startswith(".") or found.is_symlink() or not found.is_dir():
+        raise HTTPException(404)
+    return found
+
+
+def _mask_version(subject: Subject, photo: Path) -> str:
+    raw = subject.raw_mask(photo)
+    changed = raw.stat().st_mtime_ns if raw is not None else 0
+    return _key(photo, changed, subject.grow, subject.feather, subject.invert)
+
+
+def _mask_picture(subject: Subject, photo: Path, view: str, resolution: int, folder: Path) -> Path:
+    """A picture of a mask, drawn once and kept under a name of all that decides it."""
+    version = _mask_version(subject, photo)
+    file = folder / f"mask-{view}-{resolution}-{version}{'.png' if view == 'paint' else '.webp'}"
+    if view == "paint":
+        return _kept(file, lambda: paintable_mask(subject, photo))
+    raw, picture = subject.raw_mask(photo), _thumbnail(photo, PREVIEW_PX, folder)
+    small = _kept(folder / f"{_key(raw, raw.stat().st_mtime_ns)}.png", lambda: small_mask(raw))
+    if view == "overlay":
+        return _kept(file, lambda: draw_overlay(picture, shaped_mask(subject, small, PREVIEW_PX)))
+    geometry = framing(photo, resolution).geometry
+    if isinstance(geometry, LeftOut):
+        raise HTTPException(404)
+    shaped = _kept(folder / f"mask-{version}.png", lambda: shaped_mask(subject, small, PREVIEW_PX))
+    return _kept(file, lambda: draw_cells(picture, shaped, geometry))
+
+
+def _kept(file: Path, draw: Callable[[], Image.Image]) -> Path:
+    """The file, which is drawn if it is not there."""
+    if not file.exists():
+        with replace_file(file) as temporary:
+            draw().save(temporary)
+    return file
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
 def _picture_in(folder: Path, path: str, subfolders: tuple[str, ...]) -> Path:
     """The picture at a relative path, if it lies in one of the subfolders, links followed, and is one."""
     parts = PurePosixPath(path).parts
@@ -130,7 +230,7 @@ def _picture_in(folder: Path, path: str, subfolders: tuple[str, ...]) -> Path:
     is_plain = (
         bool(parts) and parts[0] in subfolders and not any(part.startswith((".", "/")) for part in parts)
     )
-    if not is_plain or file.suffix.lower() not in _PICTURE_TYPES or not _is_inside(file, folder):
+    if not is_plain or not is_picture(file) or not _is_inside(file, folder):
         raise HTTPException(404)
     return file
 
@@ -144,8 +244,7 @@ def _thumbnail(file: Path, width_px: int, folder: Path) -> Path:
     with Image.open(file) as image:
         if image.width <= width_px:
             return file
-        key = f"{file}:{file.stat().st_mtime_ns}:{width_px}"
-        thumbnail = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.webp"
+        thumbnail = folder / f"{_key(file, file.stat().st_mtime_ns, width_px)}.webp"
         if not thumbnail.exists():
             image.thumbnail((width_px, 4 * width_px))
             with replace_file(thumbnail) as temporary:

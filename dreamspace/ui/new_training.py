@@ -1,30 +1,51 @@
-"""From the fields of steps 1 and 2 to a run in the queue."""
+"""From the fields of the steps to a run in the queue."""
 
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from dreamspace.config import RunConfig, class_prompt, instance_prompt, is_hub_id, list_presets, load_preset
+from dreamspace.config import (
+    Preset,
+    Prior,
+    RunConfig,
+    class_prompt,
+    instance_prompt,
+    is_hub_id,
+    list_presets,
+    load_preset,
+)
+from dreamspace.data.captions import fill_captions
 from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import NEW_SCENES, prior_folder, write_run
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui.changes import rename
+from dreamspace.ui.masks import write_masks
+from dreamspace.ui.page import Page
 from dreamspace.ui.settings_form import changed_config
+from dreamspace.ui.subject import Subject
 
 MIN_FREE_BYTES = 500_000_000
+
+PRIORS_WITH_IMAGES = ("base", "noise")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the fields of steps 1 and 2 hold; `experts` by setting, as the components give them."""
+    """What the fields of the steps hold; `experts` by setting, as the components give them.
+
+    Attributes:
+        class_prompts: what class images show, one a line; empty makes one of the class word.
+    """
 
     class_word: str
     token: str
     preset: str
     num_steps: float | None
-    with_prior: bool
+    prior: Prior
     num_class_images: float | None
+    class_prompts: str
     experts: dict[str, Any]
 
     def config(self) -> RunConfig:
@@ -33,19 +54,45 @@ class Form:
         Raises:
             ValueError: one sentence for the first thing that is wrong.
         """
-        num_class_images = self.num_class_images if self.with_prior else 0
+        if self.prior not in get_args(Prior):
+            raise ValueError(f"There is no prior '{self.prior}'. It is one of {', '.join(get_args(Prior))}.")
+        num_class_images = self.num_class_images if self.needs_class_images else 0
         values = {**self.experts, "max_train_steps": self.num_steps, "num_class_images": num_class_images}
         return changed_config(load_preset(self.preset).config, values)
 
+    @property
+    def needs_class_images(self) -> bool:
+        """Whether the prior is kept by class images."""
+        return self.prior in PRIORS_WITH_IMAGES
 
-def start_run(workspace: Workspace, photos_dir: Path, form: Form) -> Path:
+    @property
+    def prompts(self) -> list[str]:
+        """What class images show.
+
+        Raises:
+            ValueError: if there is neither a prompt nor a class word.
+        """
+        lines = [" ".join(line.split()) for line in self.class_prompts.splitlines() if line.strip()]
+        return lines or [class_prompt(self.class_word)]
+
+    @property
+    def model(self) -> str:
+        """The base model, unchecked."""
+        return str(self.experts["pretrained_model_name_or_path"]).strip()
+
+    def prior_dir(self, workspace: Workspace) -> Path:
+        """The folder of the class images; ValueError if there is neither a prompt nor a class word."""
+        return prior_folder(workspace, self.model, self.class_word.strip(), self.prompts)
+
+
+def start_run(workspace: Workspace, subject: Subject, form: Form) -> Path:
     """Write a new run and submit it; it waits in the queue where another one is at work.
 
     Returns:
         The run's folder.
 
     Raises:
-        ValueError: if photos or words are missing, a setting is wrong, or the disk is nearly full.
+        ValueError: if photos, masks or words are missing, a setting is wrong, or the disk is nearly full.
     """
     class_word, token = form.class_word.strip(), form.token.strip()
     class_prompt(class_word)
@@ -53,25 +100,49 @@ def start_run(workspace: Workspace, photos_dir: Path, form: Form) -> Path:
     config = form.config()
     check_base_model(config.pretrained_model_name_or_path)
     check_disk(workspace)
-    prior_dir = None
-    if config.num_class_images:
-        prior_dir = prior_folder(workspace, config.pretrained_model_name_or_path, class_word)
+    check_masks(subject)
+    prior_dir = form.prior_dir(workspace) if form.needs_class_images else None
+    preset = load_preset(form.preset)
+    subject = rename(workspace, subject, class_word, token)
+    has_captions = bool(subject.captions())
+    if has_captions:
+        fill_captions(subject.photos_dir, subject.prompt)
     run_dir = workspace.new_run_dir(f"{token} {class_word}")
     try:
         write_run(
             run_dir,
-            replace(load_preset(form.preset), config=config),
-            photos_dir,
+            replace(preset, config=config),
+            subject.photos_dir,
             class_word=class_word,
             token=token or None,
+            prior=form.prior,
             num_class_images=config.num_class_images,
             prior_dir=prior_dir,
+            class_prompts=form.prompts if form.needs_class_images else None,
+            masks_dir=write_masks(subject) if subject.use_masks else None,
+            has_captions=has_captions,
         )
         submit(run_dir, "train", {})
     except ValueError:
         shutil.rmtree(run_dir)
         raise
     return run_dir
+
+
+def check_masks(subject: Subject) -> None:
+    """Refuse to train with masks where a photo has none.
+
+    Raises:
+        ValueError: it names the photos by their numbers.
+    """
+    unmasked = subject.unmasked() if subject.use_masks else []
+    if unmasked:
+        names = ", ".join(map(str, unmasked))
+        is_one = len(unmasked) == 1
+        raise ValueError(
+            f"{'Photo' if is_one else 'Photos'} {names} {'has' if is_one else 'have'} no mask yet. "
+            "Mask the subject in step 2, or turn 'Train with masks' off there."
+        )
 
 
 def resume_run(run_dir: Path) -> None:
@@ -135,3 +206,20 @@ def made_prompts(config: RunConfig) -> list[str] | None:
         return None
     prompt = instance_prompt(config.token, config.class_word)
     return [*(f"{prompt} {scene}" for scene in NEW_SCENES), class_prompt(config.class_word)]
+
+
+def shown_config(page: Page) -> RunConfig:
+    """What the form is filled with: the run's settings, else the first preset's."""
+    if page.run is None:
+        return load_preset(list_presets()[0]).config
+    config = page.run.config
+    # Prompts that were made from the words are left empty, so that they are made anew from other words.
+    is_made = config.validation_prompts == made_prompts(config)
+    return config.model_copy(update={"validation_prompts": []}) if is_made else config
+
+
+def preset_of(page: Page) -> Preset:
+    """The preset that a run most likely came from: the first with its base model."""
+    presets = [load_preset(name) for name in list_presets()]
+    model = shown_config(page).pretrained_model_name_or_path
+    return next((p for p in presets if p.config.pretrained_model_name_or_path == model), presets[0])

@@ -6,15 +6,19 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dreamspace.config import prior_of
 from dreamspace.jobs.workspace import JobStatus
 from dreamspace.ui.guide import Guide
-from dreamspace.ui.library import Run, Subject, delete_draft, delete_run
+from dreamspace.ui.library import Run, delete_draft, delete_run
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import resume_run
 from dreamspace.ui.page import STEPS, Page, View, render, thumbnail_url
+from dreamspace.ui.subject import Subject
 
 _LABELS = {
     "photos": "Photos",
+    "masks": "Masks",
+    "prior": "Prior",
     "settings": "Settings",
     "train": "Train",
     "result": "Result",
@@ -178,9 +182,12 @@ def _steps(page: Page) -> Markup:
 
 
 def _is_done(page: Page, step: str) -> bool:
-    run = page.run
+    run, subject = page.run, page.subject
+    is_masked = subject is not None and subject.use_masks and bool(page.photos) and not subject.unmasked()
     return {
         "photos": bool(page.photos) or run is not None,
+        "masks": _has_masks(run) if run is not None else is_masked,
+        "prior": run is not None,
         "settings": run is not None,
         "train": run is not None and run.status.status == "done",
         "result": run is not None and run.has_adapter,
@@ -193,13 +200,18 @@ def _note(page: Page, step: str) -> str:
         if page.photos:
             return f"{len(page.photos)} in"
         return "show your subject" if page.run is None else "in a folder"
+    if step == "masks":
+        return _mask_note(page)
     if page.run is None:
         return {
+            "prior": "what it keeps",
             "settings": "how to learn",
             "train": "watch it learn",
             "result": "try it",
             "publish": "share it",
         }[step]
+    if step == "prior":
+        return _PRIOR_WORDS[prior_of(list(page.run.datasets))]
     status = page.run.status
     if step == "settings":
         return f"{page.run.config.max_train_steps} steps"
@@ -213,6 +225,28 @@ def _note(page: Page, step: str) -> str:
     return _PUBLISH_WORDS[page.status(jobs[0]).status] if jobs else "not yet"
 
 
+def _mask_note(page: Page) -> str:
+    job = page.mask_job
+    if job is not None and not page.status(job).is_final:
+        return "looking"
+    if page.run is not None:
+        return "with masks" if _has_masks(page.run) else "without"
+    if page.subject is None or not page.subject.use_masks:
+        return "point at it"
+    num_missing = len(page.subject.unmasked())
+    return f"{num_missing} missing" if num_missing else f"{len(page.photos)} found"
+
+
+def _has_masks(run: Run) -> bool:
+    return any(dataset.dataset_type == "conditioning" for dataset in run.datasets)
+
+
+_PRIOR_WORDS = {
+    "base": "class images",
+    "noise": "the paper's",
+    "image-free": "without images",
+    "none": "nothing",
+}
 _PUBLISH_WORDS = {**_STATUS_WORDS, "running": "uploading", "done": "published"}
 
 

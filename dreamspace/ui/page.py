@@ -13,16 +13,17 @@ from markupsafe import Markup
 from dreamspace.jobs.workspace import JobStatus, Workspace
 from dreamspace.ui.history import Histories, History
 from dreamspace.ui.library import (
-    Subject,
     adapter_steps,
     current_status,
-    jobs_of_run,
+    job_arguments,
+    jobs_by_kind,
     list_all_runs,
     list_drafts,
 )
 from dreamspace.ui.media import event_picture_url, picture_url
+from dreamspace.ui.subject import Subject
 
-STEPS = ("photos", "settings", "train", "result", "publish")
+STEPS = ("photos", "masks", "prior", "settings", "train", "result", "publish")
 
 # Every value that a template prints is escaped, unless it is Markup of ours.
 _TEMPLATES = Environment(
@@ -121,6 +122,11 @@ class Page:
         if not self.reachable[self.view.step]:
             self.view = replace(self.view, step="train" if self.run else "photos")
 
+    def at(self, subject: Subject) -> View:
+        """The same step with this subject, which is a new one where a run learns from the former."""
+        is_same = self.subject is not None and subject.dir == self.subject.dir
+        return self.view if is_same else View(subject_id=subject.dir.name, step=self.view.step)
+
     def history(self, job_dir: Path) -> History:
         """The events of a job."""
         return self._histories.of(job_dir)
@@ -150,6 +156,8 @@ class Page:
         has_result = bool(self.run) and any(step > 0 for step in self.run_history.sampled_steps)
         return {
             "photos": True,
+            "masks": bool(self.photos),
+            "prior": bool(self.photos) or self.run is not None,
             "settings": bool(self.photos) or self.run is not None,
             "train": self.run is not None,
             "result": has_result or bool(self.run and self.run.has_adapter),
@@ -158,11 +166,26 @@ class Page:
 
     def jobs(self, kind: str) -> list[Path]:
         """The jobs of a kind that work on the run, newest first."""
-        return self._jobs.get(kind, [])
+        return self._jobs_with(kind, "run_dir", self.run.dir) if self.run else []
+
+    @property
+    def mask_job(self) -> Path | None:
+        """The newest job that masks the subject's photos."""
+        jobs = self._jobs_with("mask", "photos", self.subject.photos_dir) if self.subject else []
+        return jobs[0] if jobs else None
+
+    def prior_job(self, folder: Path) -> Path | None:
+        """The newest job that draws class images into a folder."""
+        jobs = self._jobs_with("prior", "out", folder)
+        return jobs[0] if jobs else None
+
+    def _jobs_with(self, kind: str, argument: str, value: Path) -> list[Path]:
+        return [job for job in self.all_jobs.get(kind, []) if job_arguments(job).get(argument) == str(value)]
 
     @cached_property
-    def _jobs(self) -> dict[str, list[Path]]:
-        return jobs_of_run(self.workspace, self.run.dir) if self.run else {}
+    def all_jobs(self) -> dict[str, list[Path]]:
+        """All jobs by kind, newest first."""
+        return jobs_by_kind(self.workspace)
 
 
 def _found(find: Callable[[str], Path], name: str) -> Path | None:

@@ -3,23 +3,43 @@
 import time
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
-from PIL import Image
 
 from dreamspace.config import class_prompt, instance_prompt
+from dreamspace.data.captions import MAX_CAPTION_CHARACTERS
 from dreamspace.data.photos import ImportReport
 from dreamspace.mini.subjects import SUBJECTS
+from dreamspace.ui.changes import (
+    add_photos,
+    caption_photo,
+    choose_sample,
+    remove_photo,
+    rename,
+)
+from dreamspace.ui.framing import framing
 from dreamspace.ui.guide import QUIET, Guide
-from dreamspace.ui.library import add_photos, choose_sample, remove_photo
 from dreamspace.ui.media import subject_url
+from dreamspace.ui.new_training import preset_of
 from dreamspace.ui.page import Page, View, render
 
 FEW_PHOTOS = 4
+
+# A caption is saved when its field is left, or by Enter.
+_CAPTION_SCRIPT = """
+element.addEventListener("change", ({ target }) => {
+  if (!target.matches("[data-caption]")) return;
+  trigger("write_caption", { id: target.dataset.caption, text: target.value });
+});
+element.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || !event.target.matches("[data-caption]")) return;
+  event.preventDefault();
+  event.target.blur();
+});
+"""
 
 
 def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
@@ -38,7 +58,9 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
             samples = guide.html(_samples, events=("choose_sample",))
         with gr.Column(scale=7, min_width=300):
             report = guide.html(None, elem_id="import-report")
-            wall = guide.html(_wall, events=("remove_photo",), elem_id="wall")
+            wall = guide.html(
+                _wall, events=("remove_photo", "write_caption"), script=_CAPTION_SCRIPT, elem_id="wall"
+            )
             with gr.Column(elem_classes="ds-card"):
                 guide.html(lambda page: Markup('<h2 class="ds-overline">Name it</h2>'))
                 with gr.Row(elem_classes="ds-fields"):
@@ -58,7 +80,7 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
                     )
                 phrase = guide.html(None, elem_id="phrase")
             go_on = gr.Button(
-                "Continue to settings", variant="primary", elem_id="to-settings", elem_classes="ds-next"
+                "Continue to masks", variant="primary", elem_id="to-masks", elem_classes="ds-next"
             )
 
     guide.form(class_word, lambda page: _words(page)[0])
@@ -68,6 +90,7 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
     guide.link(files.upload, _add, [files], [files, report], busy=files)
     guide.link(samples.choose_sample, _choose, fills_form=True)
     guide.link(wall.remove_photo, _remove)
+    guide.link(wall.write_caption, _caption)
     guide.link(go_on.click, _continue, [class_word, token])
     gr.on(
         [class_word.change, token.change], _phrase, [token, class_word], phrase,
@@ -92,15 +115,26 @@ def _samples(page: Page) -> Markup:
 
 
 def _wall(page: Page) -> Markup:
-    photos = [{"id": path.stem, "path": path, "size": _size(path)} for path in page.photos]
-    elsewhere = page.run.photos_dir if page.run is not None and page.subject is None else None
-    return render("wall.html", photos=photos, elsewhere=elsewhere, few=FEW_PHOTOS)
-
-
-@lru_cache(maxsize=2048)
-def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
+    resolution = preset_of(page).resolution
+    captions = page.subject.captions() if page.subject else {}
+    photos = [
+        {
+            "id": path.stem,
+            "path": path,
+            "framing": framing(path, resolution),
+            "caption": captions.get(path.stem, ""),
+        }
+        for path in page.photos
+    ]
+    return render(
+        "wall.html",
+        photos=photos,
+        elsewhere=page.run.photos_dir if page.run is not None and page.subject is None else None,
+        few=FEW_PHOTOS,
+        num_captioned=len(captions),
+        prompt=page.subject.prompt if page.subject else "",
+        max_characters=MAX_CAPTION_CHARACTERS,
+    )
 
 
 def _phrase(token: str, class_word: str) -> str:
@@ -121,12 +155,12 @@ def _add(
             on_progress=lambda done, total: progress((done, total), desc="Reading photos", unit="photos"),
         )
     finally:
-        _forget_uploads(paths)
+        forget_uploads(paths)
     view = page.view if subject_dir is None else View(subject_id=subject_dir.name)
-    return view, None, _report(report)
+    return view, None, report_of(report)
 
 
-def _forget_uploads(paths: list[Path]) -> None:
+def forget_uploads(paths: list[Path]) -> None:
     """Remove Gradio's copies of uploaded files; what is wanted of them is in the workspace."""
     for path in paths:
         path.unlink(missing_ok=True)
@@ -140,7 +174,8 @@ def _forget_uploads(paths: list[Path]) -> None:
                 file.unlink()
 
 
-def _report(report: ImportReport) -> str:
+def report_of(report: ImportReport) -> str:
+    """What became of the files of an upload, as HTML."""
     return str(render("import_report.html", report=report))
 
 
@@ -151,15 +186,20 @@ def _choose(page: Page, clicked: dict[str, Any]) -> View:
 def _remove(page: Page, clicked: dict[str, Any]) -> View:
     if page.subject is None:
         return page.view
-    subject_dir = remove_photo(page.workspace, page.subject.dir, clicked.get("id", ""))
-    return page.view if subject_dir == page.subject.dir else View(subject_id=subject_dir.name)
+    return page.at(remove_photo(page.workspace, page.subject, clicked.get("id", "")))
+
+
+def _caption(page: Page, clicked: dict[str, Any]) -> View:
+    if page.subject is None:
+        return page.view
+    photo_id, text = str(clicked.get("id", "")), str(clicked.get("text", ""))
+    return page.at(caption_photo(page.workspace, page.subject, photo_id, text))
 
 
 def _continue(page: Page, clicked: dict[str, Any], class_word: str, token: str) -> View:
     class_prompt(class_word)
     instance_prompt(token, class_word)
+    view = page.view
     if page.subject is not None:
-        words = {"class_word": class_word.strip(), "token": token.strip()}
-        if words != {"class_word": page.subject.class_word, "token": page.subject.token}:
-            replace(page.subject, **words).write()
-    return replace(page.view, step="settings")
+        view = page.at(rename(page.workspace, page.subject, class_word.strip(), token.strip()))
+    return replace(view, step="masks" if page.subject is not None else "prior")

@@ -1,4 +1,4 @@
-"""Step 5: the adapter becomes a model repository on the Hugging Face Hub."""
+"""Step 7: the adapter becomes a model repository on the Hugging Face Hub."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Step 4: before and after at the same seed, pictures of one's own prompts, and the adapter to take away."""
+"""Step 6: before and after at the same seed, pictures of one's own prompts, and the adapter to take away."""
 
 from dataclasses import replace
 from pathlib import Path

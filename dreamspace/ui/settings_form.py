@@ -8,32 +8,27 @@ import gradio as gr
 from pydantic.fields import FieldInfo
 
 from dreamspace.config import RunConfig, parse_run_config
+from dreamspace.config.run import SECTIONS
 
 # Asked for elsewhere on the page.
-ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images")
+ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images", "prior_loss_weight")
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "Model": ("model_", "pretrained_"),
-    "Adapter": ("lora_",),
-    "Learning": ("learning_", "lr_", "train_", "gradient_accumulation", "seed", "snr_"),
-    "Optimizer and memory": ("adam_", "max_grad_", "mixed_", "gradient_checkpointing"),
-    "Checkpoints": ("checkpoint",),
-    "Validation images": ("validation_",),
-}
-"""Titles, and how the names of their settings begin; a setting that fits nowhere is under "More"."""
-
-_ACRONYMS = {"lora": "LoRA", "lr": "LR", "snr": "SNR"}
+_ACRONYMS = {"lora": "LoRA", "lr": "LR", "snr": "SNR", "ema": "EMA", "reflexflow": "ReflexFlow"}
+_SHORTER = {"pretrained model name or path": "base model", "scheduled sampling": "rollout"}
 
 
 def expert_settings() -> dict[str, list[str]]:
-    """The names of the expert settings, by the title of their group; those without a choice are left out."""
-    groups: dict[str, list[str]] = {title: [] for title in (*GROUPS, "More")}
-    for name, field in RunConfig.model_fields.items():
-        if name in ELSEWHERE or len(choices_of(field)) == 1:
-            continue
-        title = next((title for title, starts in GROUPS.items() if name.startswith(starts)), "More")
-        groups[title].append(name)
-    return {title: names for title, names in groups.items() if names}
+    """The names of the expert settings, by the title of their section; not those without a choice."""
+    groups = {}
+    for section in SECTIONS:
+        names = [
+            name
+            for name, field in section.model_fields.items()
+            if name not in ELSEWHERE and len(choices_of(field)) != 1
+        ]
+        if names:
+            groups[section.__doc__.rstrip(".")] = names
+    return groups
 
 
 def build_field(name: str, config: RunConfig) -> gr.components.Component:
@@ -48,6 +43,8 @@ def build_field(name: str, config: RunConfig) -> gr.components.Component:
     }
     if choices_of(field):
         return gr.Dropdown(list(choices_of(field)), **texts)
+    if bool in kinds and type(None) in kinds:
+        return gr.Dropdown([("automatic", ""), ("on", True), ("off", False)], **texts)
     if bool in kinds:
         return gr.Checkbox(**texts)
     if float in kinds or int in kinds:
@@ -92,8 +89,10 @@ def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
 def label_of(name: str) -> str:
     """A setting's name in words, such as "LoRA rank"."""
-    words = name.replace("_", " ").replace("pretrained model name or path", "base model").split()
-    label = " ".join(_ACRONYMS.get(word, word) for word in words)
+    words = name.replace("_", " ")
+    for long, short in _SHORTER.items():
+        words = words.replace(long, short)
+    label = " ".join(_ACRONYMS.get(word, word) for word in words.split())
     return label[0].upper() + label[1:]
 
 

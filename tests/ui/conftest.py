@@ -11,11 +11,28 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dreamspace.jobs.job import ProcessRecord, is_live
 from dreamspace.jobs.workspace import Workspace
+from dreamspace.mini.subjects import write_photos
+from dreamspace.ui import changes
 from tests.ui.app_process import App
 
 # A busy machine is slow to answer; what never comes is waited for once.
 PATIENCE_MS = 90_000
 expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def samples_are_drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sample subjects take half a second to draw, and nearly every test has one."""
+    drawn: dict[str, list[Path]] = {}
+
+    def copied(name: str, folder: Path) -> list[Path]:
+        if name not in drawn:
+            drawn[name] = write_photos(name, tmp_path_factory.mktemp(name))
+        return [Path(shutil.copy(path, folder)) for path in drawn[name]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "write_photos", copied)
+        yield
 
 
 @pytest.fixture

@@ -10,14 +10,16 @@ from typing import Literal
 from PIL import Image, ImageFilter
 
 from dreamspace.config import load_preset
+from dreamspace.data.photos import photo_id
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Ended, Job, ProcessRecord
 from dreamspace.jobs.new_run import write_run
 from dreamspace.jobs.process import ProcessIdentity
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.mini.subjects import SUBJECTS, draw_subject
+from dreamspace.mini.subjects import SUBJECTS, draw_subject, subject_photos
 from dreamspace.mini.world import Scenery, render
-from dreamspace.ui.library import choose_sample
+from dreamspace.ui.changes import choose_sample
+from dreamspace.ui.subject import Subject
 
 Outcome = Literal["running", "done", "stopped", "crashed", "failed"]
 
@@ -40,7 +42,7 @@ def record_run(
     prior_dir.mkdir(parents=True, exist_ok=True)
     write_run(
         run_dir, load_preset("mini"), subject_dir / "photos",
-        class_word=class_word, token="sks", num_class_images=24, prior_dir=prior_dir,
+        class_word=class_word, token="sks", prior="base", num_class_images=24, prior_dir=prior_dir,
     )  # fmt: skip
     now = time.time()
     Job(kind="train", created=now - 90, submitted=now - 90).write(run_dir)
@@ -82,6 +84,12 @@ def record_run(
     _end(run_dir, events, outcome, up_to)
     events.close()
     return run_dir
+
+
+def mask_sample(subject: Subject) -> None:
+    """The true masks of a sample subject as its raw ones."""
+    for image, mask in subject_photos(subject.sample):
+        _save(mask, subject.raw_masks_dir / f"{photo_id(image)}.png")
 
 
 def _draw(run_dir: Path, events: EventWriter, sample: str, step: int, is_half_done: bool = False) -> None:

@@ -11,8 +11,10 @@ from playwright.sync_api import Page, expect
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui.library import Run, list_all_runs
+from dreamspace.ui.media import mask_url
+from dreamspace.ui.subject import Subject
 from tests.ui.app_process import App
-from tests.ui.recorded import record_run
+from tests.ui.recorded import mask_sample, record_run
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +44,7 @@ def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
     Image.open(files[0]).save(tmp_path / "again.png")
     (tmp_path / "notes.txt").write_text("no picture")
     page = new_tab(app.url)
-    expect(page.locator("#to-settings")).to_be_disabled()
+    expect(page.locator("#to-masks")).to_be_disabled()
     page.set_input_files("#upload input[type=file]", [*files, tmp_path / "notes.txt"])
     expect(page.locator("#wall figure")).to_have_count(4)
     expect(page.locator("#import-report")).to_contain_text("1 file was left out, the others were added.")
@@ -56,14 +58,18 @@ def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
     assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
 
     page.locator("#wall figure").first.hover()
-    page.locator("#wall button").first.click()
+    page.locator("#wall figure button").first.click()
     expect(page.locator("#wall figure")).to_have_count(3)
     expect(page.locator("#wall")).to_contain_text("A few more would help")
 
-    page.click("#to-settings")
+    page.click("#to-masks")
     expect(page.get_by_text("class_word is empty. Say what the subject is, such as 'dog'.")).to_be_visible()
     page.fill("#class-word input, #class-word textarea", "dog")
     expect(page.locator("#phrase")).to_contain_text("“a photo of a sks dog”")
+    page.click("#to-masks")
+    expect(page.locator("#masks figure")).to_have_count(3)
+    page.click("#to-prior")
+    expect(page.locator("#prior-effect")).to_contain_text("800 show your subject")
     page.click("#to-settings")
     expect(page.locator("#plan")).to_contain_text("3 photos and 24 class images")
     page.reload()
@@ -74,7 +80,7 @@ def test_a_wrong_setting_is_said_and_starts_nothing(app: App, new_tab: NewTab, w
     page = new_tab(app.url)
     page.get_by_title("A calico cat").click()
     expect(page.locator("#wall figure")).to_have_count(6)
-    page.click("#to-settings")
+    page.click("[data-event=go][data-step=settings]")
     expect(page.locator("#plan")).to_contain_text("about")
     page.fill("#num-steps input", "0")
     page.keyboard.press("Tab")
@@ -86,13 +92,141 @@ def test_a_wrong_setting_is_said_and_starts_nothing(app: App, new_tab: NewTab, w
         "Settings: max_train_steps must be at least 1, got 0."
     )
     page.fill("#num-steps input", "20")
-    page.click("#expert button")
+    open_experts(page, "Adapter")
     page.fill("#setting-lora_alpha input, #setting-lora_alpha textarea", "<b onclick=alert(1)>8</b>")
     page.click("#start")
     sentence = 'Settings: lora_alpha must be a number, got "<b onclick=alert(1)>8</b>".'
     expect(page.locator("#plan .is-danger")).to_have_text(sentence)
     expect(page.locator(".toast-body", has_text="lora_alpha")).to_contain_text(sentence)
     assert not any(run.title == "sks cat" for run in list_all_runs(workspace))
+
+
+def open_experts(page: Page, section: str) -> None:
+    """Open a section of the expert settings."""
+    page.get_by_role("button", name="Expert settings").click()
+    page.locator("#expert button", has_text=section).click()
+    page.wait_for_timeout(1500)  # Gradio fills a field that it has just built a moment later.
+
+
+def test_captions_are_saved_one_by_one_and_follow_the_words(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    page = new_tab(app.url)
+    page.locator("[data-name=tinker]").click()
+    fields = page.locator("#wall textarea")
+    expect(fields).to_have_count(6)
+    fields.nth(0).fill("a photo of a sks robot on a beach")
+    fields.nth(0).press("Enter")
+    expect(page.locator("#wall")).to_contain_text("1 with a caption of its own")
+    fields.nth(2).fill("in the meadow")
+    fields.nth(1).focus()
+    expect(page.locator("#wall")).to_contain_text("2 with captions of their own")
+    page.fill("#token input, #token textarea", "ohwx")
+    expect(page.locator("#phrase")).to_contain_text("“a photo of a ohwx robot”")
+    page.click("#to-masks")
+    expect(page.locator("#masks figure")).to_have_count(6)
+    page.reload()
+    page.click("[data-event=go][data-step=photos]")
+    expect(fields.nth(0)).to_have_value("a photo of a ohwx robot on a beach")
+    expect(fields.nth(2)).to_have_value("in the meadow")
+    expect(fields.nth(1)).to_have_value("")
+    expect(fields.nth(1)).to_have_attribute("placeholder", "a photo of a ohwx robot")
+
+
+@pytest.mark.parametrize("width_px", [390, 1440])
+def test_a_mask_is_painted_erased_undone_and_shaped(
+    app: App, new_tab: NewTab, workspace: Workspace, tmp_path: Path, width_px: int
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((300 + width_px, 200), 60).convert("RGB").save(photo)
+    page = new_tab(app.url, width_px)
+    page.set_input_files("#upload input[type=file]", photo)
+    expect(page.locator("#wall figure")).to_have_count(1)
+    page.click("[data-event=go][data-step=masks]")
+    tile = page.locator("#masks figure")
+    expect(tile).to_contain_text("no mask yet")
+    expect(page.locator("#use-masks input")).not_to_be_checked()
+    tile.locator("button").click()
+    canvas = page.locator(".ds-editor canvas")
+    expect(page.locator(".ds-editor [data-do=save]")).to_be_enabled()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+
+    def stroke(height: float) -> None:
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + height * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + height * box["height"], steps=4)
+        page.mouse.up()
+
+    stroke(0.25)
+    stroke(0.75)
+    page.click(".ds-editor [data-do=undo]")
+    page.click(".ds-editor [data-tool=erase]")
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.25 * box["height"])
+    page.click(".ds-editor [data-do=save]")
+    expect(page.locator(".ds-editor")).to_have_count(0)
+    expect(tile).not_to_contain_text("no mask yet")
+    expect(page.locator("#use-masks input")).to_be_checked()
+    subject_dir = workspace.list_subjects()[0]
+    [raw] = (subject_dir / "masks_raw").iterdir()
+    mask = Image.open(raw)
+    assert mask.size == (300 + width_px, 200)
+    width, height = mask.size
+    values = [mask.getpixel((round(x * width), round(y * height))) for x, y in
+              ((0.3, 0.25), (0.7, 0.25), (0.5, 0.25), (0.5, 0.75), (0.05, 0.05))]  # fmt: skip
+    assert values == [255, 255, 0, 0, 0]
+
+    before = tile.locator("img.is-overlay").get_attribute("src")
+    slider = page.locator("#grow input[type=range]")
+    slider.focus()
+    for _ in range(3):
+        slider.press("ArrowRight")
+    grown = Subject(subject_dir, grow=3 / 128)
+    imported = grown.photos[0]
+    shown = mask_url(grown, imported, "overlay")
+    assert shown != before
+    expect(tile.locator("img.is-overlay")).to_have_attribute("src", shown)
+    page.get_by_text("As the loss sees it").click()
+    cells = tile.locator("img.is-cells")
+    expect(cells).to_have_attribute("src", mask_url(grown, imported, "cells", 128))
+    expect(cells).to_be_visible()
+    assert cells.evaluate("image => image.decode().then(() => image.naturalWidth)") == 320
+    page.reload()
+    expect(page.locator("#grow input[type=number]")).to_have_value("3")
+    tile.locator("button").click()
+    page.click(".ds-editor [data-do=forget]")
+    expect(tile).to_contain_text("no mask yet")
+    page.click("[data-event=go][data-step=settings]")
+    expect(page.locator("#plan")).to_contain_text("Photo 1 has no mask yet.")
+
+
+def test_the_prior_is_chosen_and_the_plan_follows(app: App, new_tab: NewTab, workspace: Workspace) -> None:
+    page = new_tab(app.url)
+    page.get_by_title("A calico cat").click()
+    expect(page.locator("#wall figure")).to_have_count(6)
+    page.click("[data-event=go][data-step=prior]")
+    cards = page.locator("#prior-cards button")
+    expect(cards).to_have_count(4)
+    expect(page.locator("#prior-cards [aria-pressed=true]")).to_have_attribute("data-prior", "base")
+    expect(page.locator("#setting-prior_loss_weight")).to_be_hidden()
+    page.locator("[data-prior=noise]").click()
+    expect(page.locator("#setting-prior_loss_weight")).to_be_visible()
+    page.fill("#num-class-images input", "12")
+    page.keyboard.press("Tab")
+    expect(page.locator("#prior-images")).to_contain_text("0 of 12 class images", ignore_case=True)
+    page.locator("[data-prior=image-free]").click()
+    expect(page.locator("#class-images")).to_be_hidden()
+    expect(page.locator("#prior-effect")).to_contain_text("are your photos under the class word")
+    page.click("#to-settings")
+    expect(page.locator("#plan")).to_contain_text("without images")
+    expect(page.locator("#plan")).not_to_contain_text("class images")
+    expect(page.locator("#rollout-advice")).to_contain_text("With 6 photos it is worth a try.")
+    page.check("#rollout input")
+    expect(page.locator("#rollout-advice")).not_to_contain_text("worth a try")
+    open_experts(page, "Rollout (scheduled sampling)")
+    for name, value in {"max_step_offset": "10", "probability": "1", "ramp_steps": "400"}.items():
+        expect(page.locator(f"#setting-scheduled_sampling_{name} input")).to_have_value(value)
 
 
 def test_runs_are_found_again_after_a_reload_in_a_second_tab_and_by_a_restarted_app(
@@ -199,12 +333,13 @@ def test_every_step_fits_the_window_in_both_schemes(
 ) -> None:
     run_dir = record_run(workspace)
     page = new_tab(f"{app.url}/?run={run_dir.name}", width_px, color_scheme)
-    for step in ("photos", "settings", "train", "result", "publish"):
+    mask_sample(Subject.read(Run.read(run_dir).subject_dir(workspace)))
+    for step in ("photos", "masks", "prior", "settings", "train", "result", "publish"):
         page.click(f"[data-event=go][data-step={step}]")
         expect(page.locator(f"nav[data-step={step}]")).to_be_visible()
         page.wait_for_timeout(500)
         if step == "settings":
-            page.click("#expert button")
+            open_experts(page, "Validation images")
         assert page.evaluate("document.documentElement.scrollWidth") <= width_px
         too_wide = page.evaluate(
             """() => [...document.querySelectorAll("#main *")]

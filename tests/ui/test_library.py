@@ -8,10 +8,11 @@ from dreamspace.config import load_datasets, load_preset, save_datasets
 from dreamspace.jobs.job import Ended, Job
 from dreamspace.jobs.new_run import write_run
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import library, overview
+from dreamspace.ui import changes, library, overview
 from dreamspace.ui.history import Histories
-from dreamspace.ui.library import Run, Subject
+from dreamspace.ui.library import Run
 from dreamspace.ui.page import Page, View
+from dreamspace.ui.subject import Subject
 from tests.ui.recorded import record_run
 
 
@@ -24,7 +25,7 @@ def files(folder: Path, count: int, shade: int = 0) -> list[Path]:
 
 def test_refused_files_leave_no_subject_behind(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture")
-    subject_dir, report = library.add_photos(workspace, None, [tmp_path / "notes.png"])
+    subject_dir, report = changes.add_photos(workspace, None, [tmp_path / "notes.png"])
     assert subject_dir is None
     assert [file.name for file in report.refused] == ["notes.png"]
     assert workspace.list_subjects() == []
@@ -35,14 +36,14 @@ def test_photos_that_a_run_learns_from_never_change(workspace: Workspace, tmp_pa
     subject_dir = Run.read(run_dir).subject_dir(workspace)
     before = [path.name for path in Subject.read(subject_dir).photos]
 
-    added, _ = library.add_photos(workspace, subject_dir, files(tmp_path / "new", 2))
-    removed = library.remove_photo(workspace, subject_dir, before[0].removesuffix(".png"))
+    added, _ = changes.add_photos(workspace, subject_dir, files(tmp_path / "new", 2))
+    removed = changes.remove_photo(workspace, Subject.read(subject_dir), before[0].removesuffix(".png"))
     assert [path.name for path in Subject.read(subject_dir).photos] == before
     assert len(Subject.read(added).photos) == 8
-    assert len(Subject.read(removed).photos) == 5
+    assert len(removed.photos) == 5
     assert Subject.read(added).class_word == "dog"
 
-    again, _ = library.add_photos(workspace, added, files(tmp_path / "more", 1, shade=200))
+    again, _ = changes.add_photos(workspace, added, files(tmp_path / "more", 1, shade=200))
     assert again == added
 
 
@@ -52,24 +53,25 @@ def test_what_changes_nothing_copies_nothing(workspace: Workspace, tmp_path: Pat
     (tmp_path / "notes.png").write_text("no picture")
     known = Subject.read(subject_dir).photos[0]
     for file in (tmp_path / "notes.png", known):
-        assert library.add_photos(workspace, subject_dir, [file])[0] == subject_dir
-    assert library.remove_photo(workspace, subject_dir, "../subject") == subject_dir
+        assert changes.add_photos(workspace, subject_dir, [file])[0] == subject_dir
+    subject = Subject.read(subject_dir)
+    assert changes.remove_photo(workspace, subject, "../subject") == subject
     assert workspace.list_subjects() == [subject_dir]
     assert list(workspace.cache.iterdir()) == []
 
 
 def test_a_sample_subject_is_made_once(workspace: Workspace) -> None:
-    first = library.choose_sample(workspace, "sunset")
-    assert library.choose_sample(workspace, "sunset") == first
+    first = changes.choose_sample(workspace, "sunset")
+    assert changes.choose_sample(workspace, "sunset") == first
     assert (Subject.read(first).class_word, Subject.read(first).token) == ("mug", "sks")
     assert len(Subject.read(first).photos) == 6
     assert list(workspace.cache.iterdir()) == []
     with pytest.raises(ValueError, match="There is no sample subject 'rex'"):
-        library.choose_sample(workspace, "rex")
+        changes.choose_sample(workspace, "rex")
 
 
 def test_drafts_are_the_subjects_without_a_run(workspace: Workspace, tmp_path: Path) -> None:
-    draft, _ = library.add_photos(workspace, None, files(tmp_path / "new", 1))
+    draft, _ = changes.add_photos(workspace, None, files(tmp_path / "new", 1))
     record_run(workspace, up_to=0, outcome="stopped")
     runs = library.list_all_runs(workspace)
     assert [subject.dir for subject in library.list_drafts(workspace, runs)] == [draft]
@@ -112,7 +114,7 @@ def _question(workspace: Workspace, run_dir: Path) -> str:
 
 def test_a_run_at_work_is_not_deleted(workspace: Workspace) -> None:
     run_dir = record_run(workspace, outcome="running", up_to=20)
-    with pytest.raises(ValueError, match=r"still at work\. Stop it first"):
+    with pytest.raises(ValueError, match=r"still at work here\. Stop it first"):
         library.delete_run(workspace, run_dir.name)
     assert run_dir.exists()
     with pytest.raises(ValueError, match="A run learns from these photos"):

@@ -50,12 +50,13 @@ def test_steps_open_as_the_run_goes_on(workspace: Workspace, look: Callable[[Vie
         return [step for step, can_be in look(view).reachable.items() if can_be]
 
     assert reachable(View()) == ["photos"]
+    opened = ["photos", "masks", "prior", "settings"]
     fresh = record_run(workspace, outcome="running", up_to=0)
-    assert reachable(View(run_id=fresh.name)) == ["photos", "settings", "train"]
+    assert reachable(View(run_id=fresh.name)) == [*opened, "train"]
     sampled = record_run(workspace, outcome="stopped", up_to=100)
-    assert reachable(View(run_id=sampled.name)) == ["photos", "settings", "train", "result"]
+    assert reachable(View(run_id=sampled.name)) == [*opened, "train", "result"]
     done = record_run(workspace, outcome="done")
-    assert reachable(View(run_id=done.name)) == ["photos", "settings", "train", "result", "publish"]
+    assert reachable(View(run_id=done.name)) == [*opened, "train", "result", "publish"]
     assert look(View(run_id=fresh.name, step="publish")).view.step == "train"
 
 

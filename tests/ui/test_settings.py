@@ -1,4 +1,4 @@
-"""The form of steps 1 and 2, and what becomes of it."""
+"""The form of the steps, and what becomes of it."""
 
 import shutil
 from dataclasses import replace
@@ -6,14 +6,25 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from PIL import Image
 
-from dreamspace.config import RunConfig, load_preset
+from dreamspace.config import RunConfig, load_datasets, load_preset, prior_of
+from dreamspace.data.captions import captions_of
+from dreamspace.data.masks import find_mask
+from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.jobs.new_run import prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import new_training
-from dreamspace.ui.estimate import estimate, measured_seconds_per_row, rows_per_step
+from dreamspace.ui.changes import caption_photo, choose_for, choose_sample
+from dreamspace.ui.estimate import (
+    estimate,
+    mean_rollout_steps,
+    measured_seconds_per_row,
+    prior_share,
+    rows_per_step,
+)
 from dreamspace.ui.history import History
-from dreamspace.ui.library import choose_sample
+from dreamspace.ui.library import Run
 from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
 from dreamspace.ui.settings_form import (
     ELSEWHERE,
@@ -24,6 +35,9 @@ from dreamspace.ui.settings_form import (
     label_of,
     shown_value,
 )
+from dreamspace.ui.settings_step import ROLLOUT, rollout_settings
+from dreamspace.ui.subject import Subject
+from tests.ui.recorded import mask_sample, record_run
 
 MINI = load_preset("mini").config
 EXPERTS = [name for names in expert_settings().values() for name in names]
@@ -31,8 +45,12 @@ EXPERTS = [name for names in expert_settings().values() for name in names]
 
 def form(**changes: object) -> Form:
     experts = {name: shown_value(name, MINI) for name in EXPERTS}
-    values = Form("dog", "sks", "mini", 20, False, 24, experts)
+    values = Form("dog", "sks", "mini", 20, "none", 24, "", experts)
     return replace(values, **changes)
+
+
+def biscuit(workspace: Workspace) -> Subject:
+    return Subject.read(choose_sample(workspace, "biscuit"))
 
 
 def test_every_setting_is_asked_for_once_with_its_own_sentence() -> None:
@@ -51,6 +69,15 @@ def test_labels_are_words() -> None:
     assert label_of("pretrained_model_name_or_path") == "Base model"
     assert label_of("seed") == "Seed"
     assert label_of("snr_gamma") == "SNR gamma"
+    assert label_of("scheduled_sampling_max_step_offset") == "Rollout max step offset"
+    assert label_of("use_ema") == "Use EMA"
+
+
+def test_settings_stand_under_the_title_of_their_section() -> None:
+    groups = expert_settings()
+    assert "masked_background_weight" in groups["Loss"]
+    assert "scheduled_sampling_order" in groups["Rollout (scheduled sampling)"]
+    assert list(groups)[:3] == ["Model", "Adapter", "Learning"]
 
 
 def test_the_form_gives_back_what_it_was_filled_with() -> None:
@@ -73,6 +100,8 @@ def test_the_form_gives_back_what_it_was_filled_with() -> None:
         ("validation_prompts", " one \n\n two", ["one", "two"]),
         ("validation_prompt", "", None),
         ("gradient_checkpointing", True, True),
+        ("scheduled_sampling_reflexflow", "", None),
+        ("scheduled_sampling_reflexflow", False, False),
         ("lr_scheduler", "cosine", "cosine"),
     ],
 )
@@ -105,9 +134,9 @@ def test_what_a_field_holds_becomes_the_setting(name: str, value: object, expect
 def test_a_wrong_form_starts_nothing_and_says_why_in_one_sentence(
     workspace: Workspace, changes: dict[str, object], sentence: str
 ) -> None:
-    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    subject = biscuit(workspace)
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        start_run(workspace, photos_dir, form(**changes))
+        start_run(workspace, subject, form(**changes))
     assert str(error.value).startswith(sentence)
     assert workspace.list_runs() == []
 
@@ -116,10 +145,10 @@ def test_a_wrong_form_starts_nothing_and_says_why_in_one_sentence(
     "name", ["/home/alice/model", "../model", "model", "./a/b", "a/b/c", "presets/mini.json"]
 )
 def test_a_base_model_from_a_browser_is_no_path(workspace: Workspace, name: str) -> None:
-    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    subject = biscuit(workspace)
     experts = {"pretrained_model_name_or_path": name}
     with pytest.raises(ValueError, match="In the app the base model is 'mini' or a Hub id"):
-        start_run(workspace, photos_dir, form(experts=experts))
+        start_run(workspace, subject, form(experts=experts))
     assert workspace.list_runs() == []
 
 
@@ -137,68 +166,184 @@ def test_a_run_that_is_refused_leaves_no_folder(
         raise ValueError("The machine's lock cannot be used.")
 
     monkeypatch.setattr(new_training, "submit", refuse)
-    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    subject = biscuit(workspace)
     with pytest.raises(ValueError, match="lock cannot be used"):
-        start_run(workspace, photos_dir, form())
+        start_run(workspace, subject, form())
     assert workspace.list_runs() == []
 
 
 def test_without_photos_nothing_is_left_behind(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "photos").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds no photo"):
-        start_run(workspace, tmp_path / "empty", form())
+        start_run(workspace, Subject(tmp_path / "empty"), form())
     assert workspace.list_runs() == []
 
 
 def test_a_nearly_full_disk_is_said_before_anything_is_written(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos_dir = choose_sample(workspace, "biscuit") / "photos"
+    subject = biscuit(workspace)
     usage = shutil.disk_usage(workspace.root)._replace(free=12_000_000)
     monkeypatch.setattr(new_training.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match="The disk has 12 MB free, and a run needs 500 MB"):
-        start_run(workspace, photos_dir, form())
+        start_run(workspace, subject, form())
     assert workspace.list_runs() == []
 
 
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What was submitted instead of starting a job."""
+    calls: list[tuple] = []
+    monkeypatch.setattr(new_training, "submit", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+@pytest.mark.parametrize("prior", ["none", "image-free", "noise", "base"])
 def test_a_run_is_written_as_the_shell_writes_it_and_submitted(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, submitted: list[tuple], prior: str
 ) -> None:
-    submitted = []
-    monkeypatch.setattr(new_training, "submit", lambda *arguments: submitted.append(arguments))
-    photos_dir = choose_sample(workspace, "biscuit") / "photos"
-    run_dir = start_run(workspace, photos_dir, form(with_prior=True, num_class_images=8))
+    subject = biscuit(workspace)
+    prompts, needs_images = ["a photo of a dog", "two dogs"], prior in ("noise", "base")
+    run_dir = start_run(
+        workspace,
+        subject,
+        form(prior=prior, num_class_images=8, class_prompts="a photo of a dog\n\n two  dogs "),
+    )
     assert submitted == [(run_dir, "train", {})]
     by_shell = workspace.root / "by-shell"
-    prior_dir = prior_folder(workspace, "mini", "dog")
-    settings = ["max_train_steps=20"]
     write_run(
-        by_shell, load_preset("mini"), photos_dir,
-        class_word="dog", token="sks", num_class_images=8, prior_dir=prior_dir, settings=settings,
+        by_shell, load_preset("mini"), subject.photos_dir,
+        class_word="dog", token="sks", prior=prior, class_prompts=prompts if needs_images else None,
+        num_class_images=8 if needs_images else 0,
+        prior_dir=prior_folder(workspace, "mini", "dog", prompts), settings=["max_train_steps=20"],
     )  # fmt: skip
     for name in ("config.json", "multidatabackend.json"):
         assert (run_dir / name).read_text() == (by_shell / name).read_text()
     config = RunConfig.load(run_dir / "config.json")
     assert made_prompts(config) == config.validation_prompts
+    assert prior_of(load_datasets(run_dir / "multidatabackend.json")) == prior
 
 
-def test_the_estimate_follows_its_rule_and_the_machine() -> None:
-    plain = estimate(MINI, None)
+def test_a_prior_that_does_not_exist_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(
+        ValueError, match=r"There is no prior 'more'\. It is one of none, image-free, noise, base"
+    ):
+        start_run(workspace, biscuit(workspace), form(prior="more"))
+    assert workspace.list_runs() == []
+
+
+@pytest.mark.parametrize(("num_photos", "num_class_images"), [(6, 24), (6, 1000), (24, 5), (7, 10), (6, 6)])
+@pytest.mark.parametrize("prior", ["none", "image-free", "noise", "base"])
+def test_the_share_of_the_prior_is_what_the_plan_of_the_written_run_shows(
+    workspace: Workspace, tmp_path: Path, prior: str, num_photos: int, num_class_images: int
+) -> None:
+    for number in range(num_photos):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    run_dir, prior_dir = workspace.new_run_dir("dog"), workspace.priors / "mini" / "dog"
+    write_run(
+        run_dir, load_preset("mini"), tmp_path,
+        class_word="dog", prior=prior, prior_dir=prior_dir,
+        num_class_images=num_class_images if prior in ("noise", "base") else 0,
+    )  # fmt: skip
+    planned = []
+    for dataset in load_datasets(run_dir / "multidatabackend.json"):
+        count = num_photos if dataset.instance_data_dir == tmp_path else num_class_images
+        planned.append(PlannedDataset(dataset.id, ((128, 128),) * count, dataset.repeats + 1))
+    plan = StepPlan(planned, seed=1, step_rows=4)
+    mixture = plan.mixture(plan.epoch_steps())
+    assert prior_share(prior, num_photos, num_class_images) == pytest.approx(mixture.get("prior", 0.0))
+
+
+def test_the_estimate_follows_its_rule_and_the_machine(workspace: Workspace) -> None:
+    plain = estimate(MINI, "none", 0.0, None)
     assert plain.seconds == pytest.approx(
         15 + plain.num_steps * plain.seconds_per_step + plain.num_images * plain.seconds_per_image
     )
     assert plain.num_images == 4 * 5  # four prompts, before and after each 100 of 400 steps
-    assert not plain.is_measured
+    assert (plain.prior_seconds, plain.rollout_seconds, plain.is_measured) == (0.0, 0.0, False)
     uneven = MINI.model_copy(update={"max_train_steps": 410})
-    assert estimate(uneven, None).num_images == 4 * 6, "the last step has images of its own"
-    past = History(progress={"steps_per_second": 2.0})
-    per_row = measured_seconds_per_row([(MINI, History()), (MINI, past)], MINI)
+    assert estimate(uneven, "none", 0.0, None).num_images == 4 * 6, "the last step has images of its own"
+    with_images = MINI.model_copy(update={"num_class_images": 24})
+    drawn = [estimate(with_images, "noise", 0.5, None, ready) for ready in (0, 10, 30)]
+    assert [found.num_class_images for found in drawn] == [24, 14, 0]
+    assert [found.prior_seconds for found in drawn] == pytest.approx([24 * 0.7, 14 * 0.7, 0.0])
+    assert drawn[0].seconds == pytest.approx(plain.seconds + drawn[0].prior_seconds)
+    base = estimate(with_images, "base", 0.5, None, 24)
+    assert base.prior_seconds == pytest.approx(400 * plain.seconds_per_step * 0.35 * 0.5)
+    assert base.seconds == pytest.approx(plain.seconds + base.prior_seconds)
+    other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
+    assert estimate(other, "none", 0.0, None) is None
+
+
+def test_an_earlier_run_tells_the_speed_of_this_machine(workspace: Workspace) -> None:
+    plain, regularised = (Run.read(record_run(workspace, up_to=0, outcome="stopped")) for _ in range(2))
+    progress, mixture = {"steps_per_second": 2.0}, {"datasets": {"subject": 0.5, "prior": 0.5}}
+    past = History(progress=progress)
+    per_row = measured_seconds_per_row([(plain, History()), (plain, past)], MINI)
     assert per_row == 0.5 / rows_per_step(MINI)
-    again = estimate(MINI, per_row)
+    again = estimate(MINI, "none", 0.0, per_row)
+    assert again.is_measured
     assert again.seconds_per_step == 0.5
     assert again.num_images == 4, "those between the steps are in the measured speed"
-    with_prior = MINI.model_copy(update={"num_class_images": 24})
-    assert [estimate(with_prior, None, ready).num_images - 20 for ready in (0, 10, 30)] == [24, 14, 0]
+    costly = History(progress=progress, mixture=mixture)
+    per_row = measured_seconds_per_row([(regularised, costly)], MINI)
+    assert estimate(MINI, "base", 0.5, per_row).seconds_per_step == pytest.approx(0.5)
     other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
-    assert measured_seconds_per_row([(MINI, past)], other) is None
-    assert estimate(other, None) is None
+    assert measured_seconds_per_row([(plain, past)], other) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean"),
+    [
+        ({}, 0.0),
+        ({"max_step_offset": 10, "probability": 1.0}, 5.0),
+        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 400}, 2.5),
+        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 1600}, 0.625),
+        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 100, "start_step": 200}, 1.875),
+        ({"max_step_offset": 10, "probability": 1.0, "prob_end": 0.5, "strategy": "biased_late"}, 10 / 3),
+    ],
+)
+def test_a_rollout_costs_its_mean_length(settings: dict[str, object], mean: float) -> None:
+    given = {f"scheduled_sampling_{name}": value for name, value in settings.items()}
+    assert mean_rollout_steps(MINI.model_copy(update=given)) == pytest.approx(mean)
+
+
+def test_the_mean_length_is_that_of_the_rows_of_a_run() -> None:
+    rollout = pytest.importorskip("dreamspace.training.rollout")
+    config = MINI.model_copy(
+        update=dict(zip(ROLLOUT, rollout_settings(True, 400), strict=True)) | {"max_train_steps": 400}
+    )
+    lengths = [rollout.rollout_length(1, step, row, config) for step in range(400) for row in range(16)]
+    assert sum(lengths) / len(lengths) == pytest.approx(mean_rollout_steps(config), rel=0.05)
+
+
+def test_the_checkbox_writes_what_the_guide_recommends() -> None:
+    assert rollout_settings(True, 5000) == [10, 1.0, 1000]
+    assert rollout_settings(True, 400) == [10, 1.0, 400]
+    assert rollout_settings(False, 400) == [0, 0.0, 0]
+
+
+def test_masks_and_captions_go_into_the_run(workspace: Workspace, submitted: list[tuple]) -> None:
+    subject = choose_for(biscuit(workspace), use_masks=True)
+    mask_sample(subject)
+    first = subject.photos[0]
+    caption_photo(workspace, subject, first.stem, "a photo of a sks dog on a beach")
+    run_dir = start_run(workspace, subject, form(token="ohwx"))
+    datasets = load_datasets(run_dir / "multidatabackend.json")
+    assert [(d.id, d.instance_data_dir) for d in datasets] == [
+        ("subject", subject.photos_dir),
+        ("masks", subject.masks_dir),
+    ]
+    assert all(find_mask(photo, [subject.masks_dir]) for photo in subject.photos)
+    captions = [captions_of(datasets[0], photo) for photo in subject.photos]
+    assert captions == [("a photo of a ohwx dog on a beach",), *[("a photo of a ohwx dog",)] * 5]
+    assert len(Subject.read(subject.dir).captions()) == 1, "those that were filled in are none of their own"
+
+
+def test_without_masks_of_all_photos_a_run_with_masks_does_not_start(
+    workspace: Workspace, submitted: list[tuple]
+) -> None:
+    subject = choose_for(biscuit(workspace), use_masks=True)
+    with pytest.raises(ValueError, match=r"^Photos 1, 2, 3, 4, 5, 6 have no mask yet\."):
+        start_run(workspace, subject, form())
+    assert workspace.list_runs() == []

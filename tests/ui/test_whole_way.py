@@ -5,14 +5,19 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 
+from dreamspace.config import load_datasets, prior_of
+from dreamspace.data.photos import photo_id
 from dreamspace.jobs.events import EVENTS_FILE, read_events
 from dreamspace.jobs.job import ProcessRecord
 from dreamspace.jobs.workspace import Workspace
+from dreamspace.mini.subjects import subject_photos
 from tests.hub.fake_hub import FakeHub
 from tests.ui.app_process import App
 
@@ -25,17 +30,21 @@ TRAINING_MS = 600_000
 
 
 def choose(page: Page, sample: str) -> None:
-    """Choose a sample subject and go on to the settings."""
+    """Choose a sample subject."""
     page.locator(f"[data-name={sample}]").click()
     expect(page.locator("#wall figure")).to_have_count(6)
-    page.click("#to-settings")
-    expect(page.locator("#start")).to_be_visible()
+
+
+def open_experts(page: Page, *sections: str) -> None:
+    """Open sections of the expert settings."""
+    page.get_by_role("button", name="Expert settings").click()
+    for section in sections:
+        page.locator("#expert button", has_text=section).click()
+    page.wait_for_timeout(1500)  # Gradio fills a field that it has just built a moment later.
 
 
 def set_expert(page: Page, **settings: str) -> None:
     """Fill in expert settings."""
-    if not page.locator("#setting-lora_rank").is_visible():
-        page.click("#expert button")
     for name, value in settings.items():
         field = page.locator(f"#setting-{name} input, #setting-{name} textarea")
         field.fill(value)
@@ -49,8 +58,11 @@ def test_from_a_sample_subject_to_the_hub(
         app = start_app(HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_TELEMETRY="1")
         page = new_tab(app.url)
         choose(page, "biscuit")
+        caption_first(page)
+        mask_subject(page, workspace)
+        draw_class_images(page, workspace)
         page.fill("#num-steps input", "20")
-        page.fill("#num-class-images input", "4")
+        open_experts(page, "Checkpoints", "Validation images")
         set_expert(
             page,
             checkpoint_step_interval="10",
@@ -59,12 +71,56 @@ def test_from_a_sample_subject_to_the_hub(
             validation_preview_steps="1",
             validation_resolution="64",
         )
-        expect(page.locator("#plan")).to_contain_text("6 photos and 4 class images")
+        expect(page.locator("#plan")).to_contain_text("6 photos and 4 class images, 1 with own captions")
+        expect(page.locator("#plan")).to_contain_text("only the subject is learned")
         page.click("#start")
         expect(page.locator("#state h1")).to_have_text("It is done", timeout=TRAINING_MS)
         check_training(page, workspace)
         check_result(page, workspace, tmp_path)
         check_publishing(page, workspace, hub)
+
+
+def caption_first(page: Page) -> None:
+    field = page.locator("#wall textarea").first
+    field.fill("a photo of a sks dog on a beach")
+    field.press("Enter")
+    expect(page.locator("#wall")).to_contain_text("1 with a caption of its own")
+    page.click("#to-masks")
+
+
+def mask_subject(page: Page, workspace: Workspace) -> None:
+    """Find the masks of the sample subject, and compare them with the true ones."""
+    expect(page.locator("#mask-state")).to_contain_text("No photo has a mask yet.")
+    page.click("#mask")
+    expect(page.locator("#mask-state [role=progressbar]")).to_be_visible()
+    expect(page.locator("#mask-state")).to_contain_text("All 6 photos have a mask.", timeout=TRAINING_MS)
+    expect(page.locator("#use-masks input")).to_be_checked()
+    widths = page.locator("#masks img.is-overlay").evaluate_all(
+        "images => Promise.all(images.map(image => image.decode().then(() => image.naturalWidth)))"
+    )
+    assert widths == [256] * 6
+    subject_dir = workspace.list_subjects()[0]
+    overlaps = []
+    for image, true in subject_photos("biscuit"):
+        found = Image.open(subject_dir / "masks_raw" / f"{photo_id(image)}.png")
+        ours, theirs = (np.asarray(mask.convert("L")) >= 128 for mask in (found, true))
+        overlaps.append((ours & theirs).sum() / (ours | theirs).sum())
+    assert np.mean(overlaps) > 0.85
+    page.click("#to-prior")
+
+
+def draw_class_images(page: Page, workspace: Workspace) -> None:
+    page.fill("#num-class-images input", "4")
+    page.keyboard.press("Tab")
+    expect(page.locator("#prior-images")).to_contain_text("0 of 4 class images", ignore_case=True)
+    page.click("#draw")
+    expect(page.locator("#prior-images [role=progressbar]")).to_be_visible()
+    expect(page.locator("#prior-images")).to_contain_text(
+        "4 of 4 class images", ignore_case=True, timeout=TRAINING_MS
+    )
+    expect(page.locator("#prior-images .ds-thumbs img")).to_have_count(4)
+    assert len(list((workspace.priors / "mini" / "dog").glob("*.png"))) == 4
+    page.click("#to-settings")
 
 
 def check_training(page: Page, workspace: Workspace) -> None:
@@ -73,6 +129,10 @@ def check_training(page: Page, workspace: Workspace) -> None:
     expect(page.locator("#grid img")).to_have_count(12)
     expect(page.locator("#chart path.is-trend")).to_be_visible()
     run_dir = workspace.list_runs()[0]
+    datasets = load_datasets(run_dir / "multidatabackend.json")
+    assert [dataset.id for dataset in datasets] == ["subject", "masks", "prior"]
+    assert (datasets[0].caption_strategy, datasets[0].conditioning_data) == ("textfile", "masks")
+    assert prior_of(datasets) == "base"
     assert len(list((run_dir / "previews").iterdir())) >= 12
     widths = page.locator("#grid img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert widths == [64] * 12
@@ -150,8 +210,12 @@ def test_trainings_wait_stop_crash_and_resume(
 def start_endless(page: Page, sample: str) -> None:
     """Start a training that goes on until it is stopped, with a checkpoint every 5 steps."""
     choose(page, sample)
+    page.click("[data-event=go][data-step=prior]")
+    page.locator("[data-prior=none]").click()
+    expect(page.locator("#prior-effect")).to_contain_text("show your subject")
+    page.click("#to-settings")
     page.fill("#num-steps input", "100000")
-    page.uncheck("#prior input")
+    open_experts(page, "Checkpoints", "Validation images")
     set_expert(page, checkpoint_step_interval="5")
     page.check("#setting-validation_disable input")
     expect(page.locator("#plan")).to_contain_text("no images while it trains")
