@@ -14,8 +14,8 @@ SECONDS_PER_ROW = 0.03
 SECONDS_PER_DENOISING_STEP = 0.035
 LOAD_AND_SAVE_SECONDS = 15.0
 
-FORWARD_COST = 0.35
-"""What a forward pass without gradients costs, as a share of a trained row."""
+FORWARD_COST = 0.36
+"""What a forward pass without gradients costs, as a share of a trained row; benchmarks/step_time.py."""
 
 CLASS_IMAGE_STEPS = 20
 """Denoising steps of a class image, whatever the run's validation images take."""

@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dreamspace.config import instance_prompt, list_presets, load_preset
+from dreamspace.data.lint import lint_run
 from dreamspace.mini.world import CLASSES
 from dreamspace.ui import prior_step
 from dreamspace.ui.estimate import LOAD_AND_SAVE_SECONDS
@@ -192,6 +193,7 @@ def _plan(page: Page, form: Form) -> str:
             use_masks=bool(subject and subject.use_masks),
             unmasked=subject.unmasked() if subject and subject.use_masks else [],
             problem=problem,
+            hints=[] if problem else [f"{hint.key}: {hint.message}" for hint in lint_run(config, [])],
             estimate=found,
             load_and_save_seconds=LOAD_AND_SAVE_SECONDS,
             known_classes=CLASSES if is_unknown else (),

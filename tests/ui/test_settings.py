@@ -14,18 +14,20 @@ from dreamspace.data.masks import find_mask
 from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.jobs.new_run import prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import new_training
+from dreamspace.ui import new_training, settings_step
 from dreamspace.ui.changes import caption_photo, choose_for, choose_sample
 from dreamspace.ui.estimate import (
+    FORWARD_COST,
     estimate,
     mean_rollout_steps,
     measured_seconds_per_row,
     prior_share,
     rows_per_step,
 )
-from dreamspace.ui.history import History
+from dreamspace.ui.history import Histories, History
 from dreamspace.ui.library import Run
 from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
+from dreamspace.ui.page import Page, View
 from dreamspace.ui.settings_form import (
     ELSEWHERE,
     build_field,
@@ -269,7 +271,7 @@ def test_the_estimate_follows_its_rule_and_the_machine(workspace: Workspace) -> 
     assert [found.prior_seconds for found in drawn] == pytest.approx([24 * 0.7, 14 * 0.7, 0.0])
     assert drawn[0].seconds == pytest.approx(plain.seconds + drawn[0].prior_seconds)
     base = estimate(with_images, "base", 0.5, None, 24)
-    assert base.prior_seconds == pytest.approx(400 * plain.seconds_per_step * 0.35 * 0.5)
+    assert base.prior_seconds == pytest.approx(400 * plain.seconds_per_step * FORWARD_COST * 0.5)
     assert base.seconds == pytest.approx(plain.seconds + base.prior_seconds)
     other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
     assert estimate(other, "none", 0.0, None) is None
@@ -347,3 +349,11 @@ def test_without_masks_of_all_photos_a_run_with_masks_does_not_start(
     with pytest.raises(ValueError, match=r"^Photos 1, 2, 3, 4, 5, 6 have no mask yet\."):
         start_run(workspace, subject, form())
     assert workspace.list_runs() == []
+
+
+def test_what_is_legal_and_hardly_meant_is_said_before_the_start(workspace: Workspace) -> None:
+    page = Page(workspace, Histories(), View(subject_id=biscuit(workspace).dir.name, step="settings"))
+    experts = {name: shown_value(name, MINI) for name in EXPERTS}
+    assert "finds the rate itself" not in settings_step._plan(page, form(experts=experts))
+    plan = settings_step._plan(page, form(experts={**experts, "optimizer": "prodigy"}))
+    assert "learning_rate: prodigy finds the rate itself and scales it by 0.001: use 1." in plan
