@@ -2,10 +2,10 @@
 
     python -m benchmarks.masks --out docs [--photos DIR]
 
-Masks every photo of the sample subjects and 100 random drawings of mini's world by `grabcut`, and by one plain
-GrabCut from a centred ellipse, and prints the intersection over union with the true masks by class. Writes
-`masks.json` and `masks.png` (the sample subjects' masks over their photos). With --photos, a folder of folders
-of real photos, it writes `real_masks.png` as well: their true masks are not known, so look at them.
+Masks every photo of the sample subjects and 100 random drawings of mini's world by `grabcut`, and by one
+plain GrabCut from a centred ellipse, and prints the intersection over union with the true masks by class.
+Writes `masks.json` and `masks.png` (the sample subjects' masks over their photos). With --photos, a folder of
+folders of real photos, it writes `real_masks.png` as well: their true masks are not known, so look at them.
 """
 
 import argparse

@@ -4,17 +4,16 @@ import argparse
 from pathlib import Path
 
 from dreamspace.commands.jobs import run_job, secrets_for
+from dreamspace.data.captions import DEFAULT_CAPTIONER
 from dreamspace.jobs.new_run import absolute_model, writable_folder
-
-_DEFAULT_MODEL = "florence-community/Florence-2-base"
 
 
 def add_caption_options(caption: argparse.ArgumentParser) -> None:
     caption.add_argument("photos_dir", type=Path, metavar="PHOTOS_DIR", help="folder of the photos")
     caption.add_argument(
         "--model",
-        default=_DEFAULT_MODEL,
-        help=f"image-to-text model: a folder, or a Hub id ({_DEFAULT_MODEL})",
+        default=DEFAULT_CAPTIONER,
+        help=f"image-to-text model: a folder, or a Hub id ({DEFAULT_CAPTIONER})",
     )
     caption.add_argument(
         "--prompt-before",

@@ -6,10 +6,9 @@ from pathlib import Path
 from dreamspace.commands.jobs import hub_token, run_job
 from dreamspace.config import is_hub_id
 from dreamspace.data.mask_shaping import MaskShaping
+from dreamspace.data.masks import MASK_METHODS
 from dreamspace.data.photos import list_photos
 from dreamspace.jobs.new_run import absolute_model, writable_folder
-
-_METHODS = ("auto", "grabcut", "clipseg", "grounded-sam2", "sam3")
 
 
 def add_mask_options(mask: argparse.ArgumentParser) -> None:
@@ -17,7 +16,10 @@ def add_mask_options(mask: argparse.ArgumentParser) -> None:
     mask.add_argument("--out", type=Path, required=True, help="folder of the masks")
     mask.add_argument("--subject-text", default="", help="what to look for, such as dog (not for grabcut)")
     mask.add_argument(
-        "--method", choices=_METHODS, default="auto", help="auto takes the best one whose weights are here"
+        "--method",
+        choices=MASK_METHODS,
+        default="auto",
+        help="auto takes the best whose weights are here",
     )
     mask.add_argument("--model", help="its weights: a folder or a Hub id; two with a comma for grounded-sam2")
     mask.add_argument("--threshold", type=float, help="make masks black and white at this value")

@@ -20,7 +20,12 @@ def add_import_options(command: argparse.ArgumentParser) -> None:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    """Print what there is to know about a pair of SimpleTuner's and, with --out, write ours."""
+    """Print what there is to know about a pair of SimpleTuner's and, with --out, write ours.
+
+    Raises:
+        ValueError: if something cannot be done as it is written; the files are there all the same, unless
+            the pair cannot be trained at all.
+    """
     pair = import_simpletuner(options.config, options.datasets)
     files: list[Path] = []
     if options.out is not None and pair.config is not None:
@@ -33,6 +38,12 @@ def run_import(options: argparse.Namespace) -> int:
         errors = [f for f in pair.findings if f.level == "error" and f.source == options.config.name]
         said = " ".join(f"{error.key}: {error.message}" if error.key else error.message for error in errors)
         raise ValueError(f"nothing is written, because the pair cannot be trained here. {said}")
+    num_errors = sum(finding.level == "error" for finding in pair.findings)
+    if num_errors:
+        raise ValueError(
+            f"{num_errors} of the points above cannot be done as they are written. Mend them in the pair"
+            + (", or go on with the files as they are." if files else ".")
+        )
     return 0
 
 

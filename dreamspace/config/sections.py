@@ -263,7 +263,7 @@ class RolloutSettings(Section):
     )
     scheduled_sampling_target: Literal["recomputed", "original_noise"] = Field(
         "recomputed",
-        description="What a rolled-out row is trained towards: 'recomputed' leads from where the rollout ended"
+        description="What a rolled-out row is trained towards: 'recomputed' leads from where the rollout ends"
         " to the photo, 'original_noise' is the noise that was drawn, as in SimpleTuner.",
     )
     scheduled_sampling_reflexflow: bool | None = Field(

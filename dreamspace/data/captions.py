@@ -8,6 +8,9 @@ from dreamspace.config.dataset import MAX_CAPTION_CHARACTERS
 from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 
+DEFAULT_CAPTIONER = "florence-community/Florence-2-base"
+"""Florence-2 (arXiv:2311.06242) in transformers' own layout; microsoft's files need code of their own."""
+
 _NUM_NAMED = 3
 
 

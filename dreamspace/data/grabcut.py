@@ -107,6 +107,8 @@ def _best(outcomes: list[np.ndarray], pixels: np.ndarray, salient: np.ndarray) -
     (square root: the weakest of the three).
     """
     edges, central = _edges(pixels), _centrality(*salient.shape)
+    # Beyond it nothing counts for more: a glaring detail does not outweigh the thing that it belongs to.
+    cap = max(0.5 * np.percentile(salient, 95), 1.0)
 
     def fit(mask: np.ndarray) -> float:
         outline, outside = mask & ~_erode(mask, 1), ~_dilate(mask, 3)
@@ -114,7 +116,7 @@ def _best(outcomes: list[np.ndarray], pixels: np.ndarray, salient: np.ndarray) -
             return 0.0
         plain_edge = _PLAIN_EDGE + 2 * edges[outside].mean()
         on_edges = np.mean(edges[outline] / (edges[outline] + plain_edge))
-        clear = np.maximum(salient - 4 * salient[outside].mean(), 0) * central
+        clear = np.clip(salient - 4 * salient[outside].mean(), 0, cap) * central
         covered = clear[mask].sum() / max(clear.sum(), 1e-6)
         return on_edges * covered**2 * np.sqrt(central[mask].mean())
 

@@ -74,6 +74,10 @@ def _errors_as_sentences(dataset: DatasetConfig) -> Iterator[None]:
         raise ValueError(
             f"{name} cannot be fetched: the Hub does not answer. Check the network, or name a folder."
         ) from None
+    except RuntimeError as error:
+        if "scripts" not in str(error):  # a dataset that is a script, which nobody should run
+            raise
+        raise ValueError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
     except DatasetsError as error:
         raise ValueError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
 

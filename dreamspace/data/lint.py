@@ -1,7 +1,6 @@
 """What is legal in a run but hardly meant: found by a look at the settings and at the folders' names."""
 
 from collections.abc import Iterable
-from math import ceil
 from pathlib import Path
 
 from dreamspace.config.dataset import DatasetConfig
@@ -11,9 +10,11 @@ from dreamspace.config.run import RunConfig
 from dreamspace.data.captions import caption_file
 from dreamspace.data.masks import find_mask
 from dreamspace.data.photos import photo_files
+from dreamspace.data.plan import balancing_repeats
 
-_MORE = 1.1
-"""Class images shown more often than this, for each showing of the subject, get a hint."""
+_MORE = 1.5
+"""Class images shown more often than this, for each showing of the subject, get a hint: whole passes cannot
+always balance them better."""
 
 
 def lint_run(config: RunConfig, datasets: Iterable[DatasetConfig]) -> list[Finding]:
@@ -80,11 +81,6 @@ def _settings(config: RunConfig) -> list[Finding]:
             "lr_scheduler 'constant' has no warm-up: use 'constant_with_warmup'.",
         ),
         (
-            "learning_rate",
-            config.optimizer == "prodigy" and config.learning_rate < 0.1,
-            f"prodigy finds the rate itself and scales it by {config.learning_rate:g}: use 1.",
-        ),
-        (
             "scheduled_sampling_probability",
             config.scheduled_sampling_max_step_offset > 0
             and not config.scheduled_sampling_probability
@@ -117,7 +113,7 @@ def _balance(config: RunConfig, datasets: list[DatasetConfig]) -> list[Finding]:
         rows[dataset.is_regularisation_data] += num_rows(dataset, count)
     if rows[True] <= _MORE * rows[False] or not num_photos:
         return []
-    repeats = ceil(rows[True] / num_photos) - 1
+    repeats = balancing_repeats(num_photos, rows[True])
     subjects = [dataset for dataset in trained if not dataset.is_regularisation_data]
     return [
         Finding(

@@ -1,126 +1,106 @@
-"""What becomes of a raw mask before it is saved: cut off, cleaned, grown, softened, turned over.
-
-A mask is float32 (H, W) in [0, 1]; 1 is the subject. Soft masks stay soft unless a threshold is asked for.
-"""
+"""What is done to a raw mask before it is trained with: cleaned, moved at its edge, blurred, turned round."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-# A value above this belongs to the subject where a yes or no is needed.
-_HALF = 0.5
+_SOLID = 0.5
+"""A pixel at least this white belongs to the subject; what is below is its soft edge."""
 
 
 @dataclass(frozen=True)
 class MaskShaping:
-    """How masks are shaped; the defaults leave a mask as it is."""
+    """How a mask is shaped, in the order of the fields; the default changes nothing.
+
+    Attributes:
+        threshold: makes the mask black and white there; None leaves it soft.
+        fill_holes: whiten what the subject encloses.
+        keep_largest: leave only the largest part.
+        grow_px: move the edge outwards, or inwards if it is negative.
+        feather_px: let the mask fade out over so many pixels outside of the subject, which stays white.
+        invert: learn what is outside instead.
+    """
 
     threshold: float | None = None
-    """Values of at least this become 1, others 0; None keeps soft values."""
-    keep_largest: bool = False
-    """Keep only the largest connected part."""
     fill_holes: bool = False
-    """Fill what is enclosed by the subject."""
+    keep_largest: bool = False
     grow_px: int = 0
-    """Grow the subject by so many pixels on each side; below 0 shrink it."""
-    feather_px: int = 0
-    """Let the mask fade out over so many pixels outside the subject."""
+    feather_px: float = 0.0
     invert: bool = False
-    """Swap subject and background, last of all."""
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
+        if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(
-                f"threshold must be above 0 and at most 1, got {self.threshold}. Try 0.5, or leave it out."
+                f"The threshold of a mask must be between 0 and 1, got {self.threshold:g}. Try 0.5."
             )
-        if self.feather_px < 0:
-            raise ValueError(
-                f"feather_px must be 0 or more, got {self.feather_px}. To make a mask smaller, use grow_px."
-            )
+        if not self.feather_px >= 0:
+            raise ValueError(f"The feather of a mask must be 0 px or more, got {self.feather_px:g}.")
 
 
 def shape(mask: np.ndarray, shaping: MaskShaping) -> np.ndarray:
-    """`mask` shaped in the order of `MaskShaping`'s fields; (H, W) float32 in [0, 1].
+    """The shaped mask.
 
-    Largest part and holes come before growing, so that growing neither joins stray parts nor closes a hole
-    that was to be seen; inverting comes last, so that the other settings always speak of the subject.
+    Args:
+        mask: (H, W) float32 in [0, 1], as is the result; a soft mask stays soft without a threshold.
     """
     if shaping.threshold is not None:
-        mask = threshold(mask, shaping.threshold)
-    if shaping.keep_largest:
-        mask = keep_largest(mask)
+        mask = (mask >= shaping.threshold).astype(np.float32)
     if shaping.fill_holes:
-        mask = fill_holes(mask)
-    mask = grow(mask, shaping.grow_px)
-    mask = feather(mask, shaping.feather_px)
-    return invert(mask) if shaping.invert else mask
-
-
-def threshold(mask: np.ndarray, value: float) -> np.ndarray:
-    """1 where `mask` is at least `value`, else 0."""
-    return (mask >= value).astype(np.float32)
-
-
-def keep_largest(mask: np.ndarray) -> np.ndarray:
-    """`mask` without all but the largest connected part of what is above 0.5.
-
-    The soft edge of the part that stays is kept: everything nearer to it than to another part.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > _HALF).astype(np.uint8))
-    if count < 3:
-        return mask
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    to_largest, to_other = (
-        cv2.distanceTransform(apart.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for apart in (labels != largest, (labels == largest) | (labels == 0))
-    )
-    return np.where(to_largest <= to_other, mask, np.float32(0))
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """`mask` raised to 1 wherever a region of at most 0.5 does not reach the picture's border."""
-    count, labels = cv2.connectedComponents((mask <= _HALF).astype(np.uint8), connectivity=4)
-    reaches_border = np.zeros(count, bool)
-    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        reaches_border[edge] = True
-    reaches_border[0] = True  # label 0 is the subject itself
-    return np.where(reaches_border[labels], mask, np.float32(1))
-
-
-def grow(mask: np.ndarray, px: int) -> np.ndarray:
-    """`mask` grown by `px` pixels in every direction, or shrunk where `px` is below 0; soft edges move along.
-
-    Shrinking takes nothing off where the subject leaves the picture.
-    """
-    if px == 0:
-        return mask
-    reach = abs(px)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    return cv2.dilate(mask, disc) if px > 0 else cv2.erode(mask, disc)
-
-
-def feather(mask: np.ndarray, px: int) -> np.ndarray:
-    """`mask` with an edge that fades outward over `px` pixels; the subject itself keeps its values.
-
-    Outward only, because the loss should see all of the subject. The fade follows half a cosine: 1/2 at
-    half the way, 0 from `px` on, without a kink at either end.
-    """
-    if px == 0:
-        return mask
-    subject = mask > _HALF
-    if not subject.any():
-        return mask
-    distance = cv2.distanceTransform((~subject).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    fade = 0.5 * (1 + np.cos(np.pi * np.clip(distance / px, 0, 1)))
-    return np.where(subject, mask, np.maximum(mask, fade)).astype(np.float32)
-
-
-def invert(mask: np.ndarray) -> np.ndarray:
-    """Subject and background swapped."""
-    return 1 - mask
+        mask = filled(mask)
+    if shaping.keep_largest:
+        mask = largest_part(mask)
+    if shaping.grow_px:
+        mask = grown(mask, shaping.grow_px)
+    if shaping.feather_px:
+        mask = feathered(mask, shaping.feather_px)
+    return 1 - mask if shaping.invert else mask
 
 
 def is_empty(mask: np.ndarray) -> bool:
-    """Whether no value is above 0.5: there is no subject in it."""
-    return not (mask > _HALF).any()
+    """Whether the mask shows no subject: no pixel is solid."""
+    return not (mask >= _SOLID).any()
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """The mask with all that is enclosed by the subject made white."""
+    outside = cv2.copyMakeBorder(_not_solid(mask), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, labels = cv2.connectedComponents(outside, connectivity=4)
+    is_enclosed = labels[1:-1, 1:-1] != labels[0, 0]
+    return np.where(is_enclosed, np.float32(1), mask)
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """The mask with only its largest connected part, and the soft edge that is nearest to it."""
+    solid = 1 - _not_solid(mask)
+    num_parts, labels, statistics, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
+    if num_parts <= 2:  # the background and one part, or none
+        return mask
+    largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
+    # Each pixel's nearest solid pixel, as a label of OpenCV's own that is turned back into the part's.
+    _, nearest = cv2.distanceTransformWithLabels(
+        _not_solid(mask), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    part_of = np.zeros(nearest.max() + 1, labels.dtype)
+    part_of[nearest[solid > 0]] = labels[solid > 0]
+    return np.where(part_of[nearest] == largest, mask, np.float32(0))
+
+
+def grown(mask: np.ndarray, grow_px: int) -> np.ndarray:
+    """The mask with its edge moved outwards by `grow_px`, or inwards if it is negative."""
+    radius = abs(grow_px)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(mask, kernel) if grow_px > 0 else cv2.erode(mask, kernel)
+
+
+def feathered(mask: np.ndarray, feather_px: float) -> np.ndarray:
+    """The mask with a border that falls from white to black over `feather_px`, outside of the subject."""
+    if is_empty(mask):
+        return mask
+    distance = cv2.distanceTransform(_not_solid(mask), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.maximum(mask, np.clip(1 - distance / feather_px, 0, 1)).astype(np.float32)
+
+
+def _not_solid(mask: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: 0 where the subject is, 1 elsewhere."""
+    return (mask < _SOLID).astype(np.uint8)

@@ -14,6 +14,12 @@ from dreamspace.data.photos import PhotoError, read_photo
 
 MaskKind = Literal["mask", "segmentation"]
 
+TEXT_GUIDED_METHODS = ("clipseg", "grounded-sam2", "sam3")
+"""The methods that find a subject by its name, the best one last."""
+
+MASK_METHODS = ("auto", "grabcut", *TEXT_GUIDED_METHODS)
+"""All methods of the `mask` job; `auto` takes the best one whose weights are at hand."""
+
 _LARGEST_DIFFERENCE = 0.01
 """How far the shapes of photo and mask may differ, as a share of width / height."""
 

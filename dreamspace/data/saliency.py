@@ -22,9 +22,9 @@ _DISTANCE_SHARE = 0.8
 def salience(pixels: np.ndarray) -> np.ndarray:
     """How much each pixel stands out from what lies along the picture's border.
 
-    A weighted geometric mean of two cues: the colour distance to the nearest colour of the border, with shadows
-    discounted, and the barrier on the way to the border. A brick in a wall has a high barrier and a small
-    distance, a cloud the reverse; what is high in both is seldom background.
+    A weighted geometric mean of two cues: the distance in colour to the border, with shadows discounted, and
+    the barrier on the way there. A brick in a wall has a high barrier and a small distance, a cloud the
+    reverse; what is high in both is seldom background.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.

@@ -4,16 +4,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
-from dreamspace.models.segmentation import load_pretrained, model_type, pretrained_folder
-
-DEFAULT_MODEL = "florence-community/Florence-2-base"
-"""Florence-2 (arXiv:2311.06242) in transformers' own layout; microsoft's files need code of their own."""
+from dreamspace.data.captions import DEFAULT_CAPTIONER
+from dreamspace.models.pretrained import load_pretrained, model_type, pretrained_folder
 
 MAX_CAPTION_TOKENS = 64
 """Where a caption is cut off; CLIP reads 77 tokens."""
 
 _QUESTION = "Describe this photo in one short sentence."
-_ADVICE = f"A captioner is {DEFAULT_MODEL}, for example, and captions can be written by hand as well."
+_ADVICE = f"A captioner is {DEFAULT_CAPTIONER}, for example, and captions can be written by hand as well."
 
 
 class Captioner:

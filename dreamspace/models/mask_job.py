@@ -10,14 +10,13 @@ from PIL import Image
 
 from dreamspace.data.grabcut import grabcut
 from dreamspace.data.mask_shaping import MaskShaping, is_empty, shape
+from dreamspace.data.masks import MASK_METHODS
 from dreamspace.data.photos import PhotoError, list_photos, read_photo
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.segmentation import METHODS, best_available, open_segmenter
+from dreamspace.models.segmentation import best_available, open_segmenter
 from dreamspace.suggest import nearest
-
-ALL_METHODS = ("auto", "grabcut", *METHODS)
 
 FindSubject = Callable[[Image.Image], np.ndarray]
 """An RGB photo to its mask, (H, W) float32 in [0, 1], at the photo's size."""
@@ -31,7 +30,7 @@ def mask(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
 
     Args:
         arguments: `photos` (folder), `out` (folder), `subject_text` such as "dog", `method` (one of
-            `ALL_METHODS`), `model` (see `open_segmenter`; None for the method's default), `overwrite`, and
+            `MASK_METHODS`), `model` (see `open_segmenter`; None for the method's default), `overwrite`, and
             the fields of `MaskShaping`.
 
     Raises:
@@ -39,6 +38,7 @@ def mask(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
     """
     photos, out = list_photos(Path(arguments["photos"])), Path(arguments["out"])
     shaping = MaskShaping(**{name: arguments[name] for name in MaskShaping.__dataclass_fields__})
+    _refuse_shared_stems(photos)
     missing = [photo for photo in photos if arguments["overwrite"] or not mask_path(out, photo).exists()]
     done = 0
     _report(events, done, len(missing))
@@ -65,12 +65,23 @@ def mask_path(folder: Path, photo: Path) -> Path:
     return folder / f"{photo.stem}.png"
 
 
+def _refuse_shared_stems(photos: list[Path]) -> None:
+    """Raise ValueError if two photos would share a mask."""
+    by_stem = {photo.stem: photo for photo in reversed(photos)}
+    for photo in photos:
+        if by_stem[photo.stem] != photo:
+            raise ValueError(
+                f"{by_stem[photo.stem].name} and {photo.name} would share the mask {photo.stem}.png. "
+                "Rename one of the photos."
+            )
+
+
 def _method(method: str, model: str | None, subject_text: str) -> tuple[str, FindSubject]:
     """The name of the method that is taken, and what finds the subject by it."""
-    if method not in ALL_METHODS:
+    if method not in MASK_METHODS:
         raise ValueError(
-            f"There is no method '{method}' to mask by.{nearest(method, ALL_METHODS)} "
-            f"Known: {', '.join(ALL_METHODS)}."
+            f"There is no method '{method}' to mask by.{nearest(method, MASK_METHODS)} "
+            f"Known: {', '.join(MASK_METHODS)}."
         )
     chosen = (best_available(model) or "grabcut") if method == "auto" else method
     if chosen == "grabcut":
@@ -85,15 +96,17 @@ def _method(method: str, model: str | None, subject_text: str) -> tuple[str, Fin
 
 
 def _write_mask(raw: np.ndarray, shaping: MaskShaping, path: Path, events: EventWriter) -> None:
-    if is_empty(raw):
+    # A threshold says what counts as found, even on a map that is faint throughout.
+    found = shape(raw, MaskShaping(threshold=shaping.threshold))
+    shaped = shape(raw, shaping)
+    if is_empty(found) or is_empty(shaped):
+        what = "No subject was found in" if is_empty(found) else "Shaping leaves nothing of the subject in"
         events.write(
             "warning",
-            message=f"No subject was found in {path.stem}, so all of this photo counts.",
-            hint="Try another method, or paint the mask.",
+            message=f"{what} {path.stem}, so all of this photo counts.",
+            hint="Try another method or shaping, or paint the mask.",
         )
         shaped = np.ones_like(raw)
-    else:
-        shaped = shape(raw, shaping)
     with replace_file(path) as temporary:
         Image.fromarray(np.round(shaped * 255).astype(np.uint8)).save(temporary, format="PNG")
 

@@ -1,15 +1,12 @@
 """Soft masks of a subject by its name, from the text-guided segmenters of transformers."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import httpx2
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import (
@@ -23,12 +20,9 @@ from transformers import (
     Sam3Processor,
 )
 
-from dreamspace.config import is_hub_id
-from dreamspace.files import read_json
+from dreamspace.data.masks import TEXT_GUIDED_METHODS
+from dreamspace.models.pretrained import load_pretrained, model_type, pretrained_folder
 from dreamspace.suggest import nearest
-
-METHODS = ("clipseg", "grounded-sam2", "sam3")
-"""The text-guided methods, the best one last."""
 
 DEFAULT_MODELS = {
     "clipseg": "CIDAS/clipseg-rd64-refined",
@@ -50,11 +44,6 @@ _NEEDS = {
     "sam3": "a SAM 3 model",
 }
 _ADVICE = "Method grabcut needs no model."
-_FILE_PATTERNS = (
-    *("*.json", "*.txt", "*.jinja", "*.model"),
-    *("model.safetensors", "model-?????-of-?????.safetensors"),
-)
-
 # Scores from which a detection counts: the defaults of the two models' own demonstrations.
 _GROUNDING_DINO_THRESHOLD = 0.35
 _SAM3_THRESHOLD = 0.5
@@ -65,7 +54,7 @@ class Segmenter(Protocol):
     """A method that finds a subject by its name."""
 
     name: str
-    """One of `METHODS`."""
+    """One of `TEXT_GUIDED_METHODS`."""
 
     def mask(self, photo: Image.Image, text: str) -> np.ndarray:
         """How surely each pixel shows the subject; all zero where it is not found.
@@ -89,10 +78,10 @@ def best_available(model: str | None) -> str | None:
         ValueError: if the model cannot be had, or is of none of the methods.
     """
     if model is None:
-        cached = (name for name in reversed(METHODS) if all(map(_is_cached, DEFAULT_MODELS[name].split(","))))
-        return next(cached, None)
+        best_first = reversed(TEXT_GUIDED_METHODS)
+        return next((m for m in best_first if all(map(_is_cached, DEFAULT_MODELS[m].split(",")))), None)
     types = [model_type(folder) for folder in _folders(model)]
-    fitting = next((method for method in METHODS if _fits(method, types)), None)
+    fitting = next((method for method in TEXT_GUIDED_METHODS if _fits(method, types)), None)
     if fitting is None:
         raise ValueError(
             f"The model {model} is of the kind {','.join(types)}, which finds no subject by its name. "
@@ -105,17 +94,17 @@ def open_segmenter(method: str, model: str | None, device: torch.device | str) -
     """Load the model of a method.
 
     Args:
-        method: one of `METHODS`.
+        method: one of `TEXT_GUIDED_METHODS`.
         model: a folder or a Hub id, which is downloaded if it is not cached; for grounded-sam2 two of them
             with a comma, "DINO,SAM". None takes the method's default.
 
     Raises:
         ValueError: if there is no such method, or its model cannot be had, is of another kind or damaged.
     """
-    if method not in METHODS:
+    if method not in TEXT_GUIDED_METHODS:
         raise ValueError(
-            f"There is no text-guided method '{method}'.{nearest(method, METHODS)} "
-            f"Known: {', '.join(METHODS)}."
+            f"There is no text-guided method '{method}'.{nearest(method, TEXT_GUIDED_METHODS)} "
+            f"Known: {', '.join(TEXT_GUIDED_METHODS)}."
         )
     model = model or DEFAULT_MODELS[method]
     folders = _folders(model)
@@ -215,77 +204,6 @@ class Sam3:
         return _at_photo_size(found.amax(0), photo) if len(found) else _nothing(photo)
 
 
-def pretrained_folder(name: str, advice: str) -> Path:
-    """The local folder of a model in transformers' layout, with weights as safetensors.
-
-    Args:
-        name: a folder, or a Hub id, which is downloaded if it is not cached.
-        advice: the last sentence of every error: what else can be done.
-
-    Raises:
-        ValueError: if there is no such model, it cannot be reached, or it has no such weights.
-    """
-    folder = Path(name).expanduser()
-    if not name or not folder.is_dir():
-        if not is_hub_id(name):
-            raise ValueError(
-                f"There is no model '{name}'. Give an existing folder, or a Hub id such as 'owner/name', "
-                f"with --model FOLDER_OR_ID. {advice}"
-            )
-        folder = _downloaded(name, advice)
-    for wanted, pattern in (("config.json", "config.json"), ("weights as safetensors", "*.safetensors")):
-        if not any(folder.glob(pattern)):
-            raise ValueError(
-                f"The model {name} has no {wanted}. Give another folder or Hub id with --model. {advice}"
-            )
-    return folder
-
-
-def model_type(folder: Path) -> str:
-    """The kind of a model in transformers' words, such as "clipseg"; "unknown" where its files do not say.
-
-    Raises:
-        ValueError: if its config.json cannot be read.
-    """
-    return read_json(folder / "config.json").get("model_type", "unknown")
-
-
-def load_pretrained(
-    model_class: Any,
-    processor_class: Any,
-    folder: Path,
-    device: torch.device | str,
-    advice: str,
-    dtype: torch.dtype | str = torch.float32,
-) -> tuple[Any, Any]:
-    """A model ready to predict and its processor, from a local folder and without code of its own.
-
-    Args:
-        advice: the last sentence of every error: what else can be done.
-        dtype: of the weights; "auto" keeps that of the files.
-
-    Raises:
-        ValueError: if the files are damaged, or are not those of such a model.
-    """
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = processor_class.from_pretrained(folder, **local)
-        model, report = model_class.from_pretrained(
-            folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **local
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(f"The model in {folder} cannot be loaded: {reason}. {advice}") from error
-    if report["missing_keys"]:
-        # transformers would fill them with random numbers and go on.
-        missing = sorted(report["missing_keys"])
-        raise ValueError(
-            f"The model in {folder} lacks {len(missing)} of its weights, such as {missing[0]}: it is "
-            f"damaged, or made for other code than transformers' own. {advice}"
-        )
-    return model.eval().requires_grad_(False).to(device), processor
-
-
 def _folders(model: str) -> list[Path]:
     """The folder of each model in "DINO,SAM", or of the one."""
     names = [model] if Path(model).expanduser().is_dir() else model.split(",")
@@ -301,22 +219,6 @@ def _is_cached(hub_id: str) -> bool:
     config = try_to_load_from_cache(hub_id, "config.json")
     patterns = ("*.safetensors", "*processor_config.json")
     return isinstance(config, str) and all(any(Path(config).parent.glob(pattern)) for pattern in patterns)
-
-
-def _downloaded(hub_id: str, advice: str) -> Path:
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(_FILE_PATTERNS)))
-    except GatedRepoError:
-        reason = "it is gated, so accept its terms on its page"
-    except RepositoryNotFoundError:
-        reason = "the Hub has none of that name, or it is private"
-    except (OSError, httpx2.TransportError) as error:
-        reason = f"the Hub cannot be reached ({type(error).__name__})"
-    raise ValueError(
-        f"The model {hub_id} is not on this machine and cannot be downloaded: {reason}. Give a folder or "
-        "another Hub id with --model FOLDER_OR_ID; a gated or private model needs HF_TOKEN set, or "
-        f"`hf auth login`. {advice}"
-    )
 
 
 def _at_photo_size(logits: Tensor, photo: Image.Image) -> np.ndarray:

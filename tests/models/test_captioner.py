@@ -25,13 +25,13 @@ from transformers import (
 )
 
 from dreamspace.commands import caption as command
-from dreamspace.data.captions import caption_file, read_captions, write_caption
+from dreamspace.data.captions import DEFAULT_CAPTIONER, caption_file, read_captions, write_caption
 from dreamspace.data.photos import photo_files
 from dreamspace.jobs.control import request
 from dreamspace.jobs.events import EventWriter, read_events
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.models.caption_job import caption
-from dreamspace.models.captioner import DEFAULT_MODEL, Captioner
+from dreamspace.models.captioner import Captioner
 from dreamspace.worker import KINDS
 
 WORDS = (
@@ -283,7 +283,7 @@ def test_command_submits_the_job_with_full_paths(
     command.add_caption_options(parser)
     assert command.run_caption(parser.parse_args(["dog", "--prompt-before", "a sks dog,"])) == 0
     assert command.run_caption(parser.parse_args(["dog", "--model", "dog", "--overwrite"])) == 0
-    common = {"photos": str(photos), "prefix": "a sks dog,", "model": DEFAULT_MODEL, "overwrite": False}
+    common = {"photos": str(photos), "prefix": "a sks dog,", "model": DEFAULT_CAPTIONER, "overwrite": False}
     local = common | {"prefix": "", "model": str(photos), "overwrite": True}
     token = {"HF_TOKEN": "hf_secret"}
     assert submitted == [(("caption", common), {"secrets": token}), (("caption", local), {"secrets": {}})]

@@ -120,6 +120,31 @@ def test_a_text_guided_method_is_asked_for_the_subject(
         run(tmp_path, photos, method="sam3", overwrite=True)
 
 
+def test_a_threshold_says_what_counts_as_found(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faint = np.zeros((150, 200), np.float32)
+    faint[40:110, 60:140] = 0.45
+    monkeypatch.setattr(mask_job, "grabcut", lambda pixels: faint)
+    run(tmp_path, photos, threshold=0.3)
+    pixels = np.asarray(Image.open(tmp_path / "masks" / "a.png"))
+    assert (pixels[75, 100], pixels[5, 5]) == (255, 0)
+    assert any(event["kind"] == "warning" for event in run(tmp_path, photos, overwrite=True))
+
+
+def test_shaping_that_leaves_nothing_is_said(tmp_path: Path, photos: Path) -> None:
+    events = run(tmp_path, photos, grow_px=-60)
+    warnings = [event["message"] for event in events if event["kind"] == "warning"]
+    assert warnings[0] == "Shaping leaves nothing of the subject in B, so all of this photo counts."
+    assert np.asarray(Image.open(tmp_path / "masks" / "a.png")).min() == 255
+
+
+def test_photos_that_would_share_a_mask_are_refused(tmp_path: Path, photos: Path) -> None:
+    Image.new("RGB", (64, 64)).save(photos / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg and a\.png would share the mask a\.png"):
+        run(tmp_path, photos)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -32,9 +32,10 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from dreamspace.data.masks import TEXT_GUIDED_METHODS
 from dreamspace.mini import MODEL_FOLDER
-from dreamspace.models import segmentation
-from dreamspace.models.segmentation import DEFAULT_MODELS, METHODS, best_available, open_segmenter
+from dreamspace.models import pretrained, segmentation
+from dreamspace.models.segmentation import DEFAULT_MODELS, best_available, open_segmenter
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "dog", "a", "red", "house", "cat")
 
@@ -212,7 +213,7 @@ def _sure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_sure")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TEXT_GUIDED_METHODS)
 def test_mask_is_soft_at_the_photos_size_and_follows_the_text(
     method: str, models: dict[str, str], photo: Image.Image
 ) -> None:
@@ -253,7 +254,7 @@ def test_several_detections_are_united(models: dict[str, str], photo: Image.Imag
 
 
 def test_model_given_says_which_method_it_is_for(models: dict[str, str]) -> None:
-    assert [best_available(models[method]) for method in METHODS] == list(METHODS)
+    assert [best_available(models[method]) for method in TEXT_GUIDED_METHODS] == list(TEXT_GUIDED_METHODS)
     dino = models["grounded-sam2"].split(",")[0]
     with pytest.raises(ValueError, match=r"of the kind grounding-dino, which finds no subject.*'DINO,SAM'"):
         best_available(dino)
@@ -301,7 +302,7 @@ def put_into_cache(folder: str, hub_id: str, cache: Path) -> Path:
         (httpx2.ConnectError, "the Hub cannot be reached"),
     ],
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TEXT_GUIDED_METHODS)
 def test_model_that_cannot_be_had_is_named_with_every_way_out(
     method: str, error: type[Exception], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +311,7 @@ def test_model_that_cannot_be_had_is_named_with_every_way_out(
         with_response = error in (GatedRepoError, RepositoryNotFoundError)
         raise error("no", response=response) if with_response else error("no")
 
-    monkeypatch.setattr(segmentation, "snapshot_download", refuse)
+    monkeypatch.setattr(pretrained, "snapshot_download", refuse)
     with pytest.raises(ValueError, match=reason) as raised:
         open_segmenter(method, None, "cpu")
     message = str(raised.value)
@@ -323,7 +324,7 @@ def test_model_that_cannot_be_had_is_named_with_every_way_out(
 @pytest.mark.parametrize("model", ["nowhere", "./nowhere", "a/b/c", "owner/one,nowhere"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(MODEL_FOLDER / "unet")
-    monkeypatch.setattr(segmentation, "snapshot_download", lambda *_, **__: folder)
+    monkeypatch.setattr(pretrained, "snapshot_download", lambda *_, **__: folder)
     with pytest.raises(ValueError, match=r"^There is no model '.*--model FOLDER_OR_ID\. Method grabcut"):
         open_segmenter("sam3", model, "cpu")
 
