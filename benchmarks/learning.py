@@ -265,9 +265,9 @@ def table(rows: list[Row], held_out_copying: float) -> str:
     subjects = list(dict.fromkeys(row.subject for row in rows))
     by_subject = "".join(f" {subject} |" for subject in subjects)
     lines = [
-        f"| method | gap closed |{by_subject} scene | leak | copying | drift | seconds |",
-        "| --- " * (7 + len(subjects)) + "|",
-        f"| held-out photos | 100% |{' 100% |' * len(subjects)} | | {held_out_copying:.2f} | | |",
+        f"| method | runs | gap closed |{by_subject} scene | leak | copying | drift | seconds |",
+        "| --- " * (8 + len(subjects)) + "|",
+        f"| held-out photos | | 100% |{' 100% |' * len(subjects)} | | {held_out_copying:.2f} | | |",
     ]
     for method in METHODS:
         chosen = [row for row in rows if row.method == method]
@@ -285,7 +285,7 @@ def table(rows: list[Row], held_out_copying: float) -> str:
             f"{np.mean([found.drift for found in figures]):.3f}",
             f"{min(row.seconds for row in chosen):.0f}",
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {method} | {len(chosen)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

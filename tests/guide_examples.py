@@ -1,5 +1,7 @@
 """The DreamBooth guide's files and snippets, as they are printed there."""
 
+from pathlib import Path
+
 MASKED = """
 [
     {
@@ -150,3 +152,10 @@ REFINER_CACHE = """
 AESTHETIC_SCORE = """
 "--data_aesthetic_score": 5.6,
 """
+
+
+def write(datasets: str, folder: Path) -> Path:
+    """Write one of the lists of datasets with `folder` in the place of its "/training"; returns the file."""
+    path = folder / "multidatabackend.json"
+    path.write_text(datasets.replace("/training/", f"{folder}/"))
+    return path

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dreamspace.config import Prior, RunConfig, prior_of
+from dreamspace.config.rollout import rollout_probability
+from dreamspace.data.plan import balancing_repeats
 from dreamspace.jobs.new_run import NEW_SCENES
 from dreamspace.ui.history import History
 from dreamspace.ui.library import Run
@@ -47,16 +49,11 @@ class Estimate:
 
 def prior_share(prior: Prior, num_photos: int, num_class_images: int) -> float:
     """Of the pictures of an epoch, the share that keeps the prior, in a run as `write_run` makes it."""
-    if prior == "none" or not num_photos:
+    num_prior = {"none": 0, "image-free": num_photos}.get(prior, num_class_images)
+    if not num_photos or not num_prior:
         return 0.0
-    if prior == "image-free":
-        return 0.5
-    if not num_class_images:
-        return 0.0
-    fewer, more = sorted((num_photos, num_class_images))
-    balanced = fewer * round(more / fewer)  # whichever is fewer is repeated
-    num_prior = balanced if num_class_images < num_photos else num_class_images
-    return num_prior / (balanced + more)
+    prior_rows = num_prior * (1 + balancing_repeats(num_prior, num_photos))
+    return prior_rows / (prior_rows + num_photos * (1 + balancing_repeats(num_photos, num_prior)))
 
 
 def row_cost(config: RunConfig, prior: Prior, share: float) -> float:
@@ -66,19 +63,11 @@ def row_cost(config: RunConfig, prior: Prior, share: float) -> float:
 
 
 def mean_rollout_steps(config: RunConfig) -> float:
-    """How many steps a row is rolled out, as a mean over all rows of the run (with a linear ramp)."""
-    num_steps = config.max_train_steps - config.scheduled_sampling_start_step
-    if not config.scheduled_sampling_max_step_offset or num_steps <= 0:
-        return 0.0
-    end, ramp = config.scheduled_sampling_prob_end, config.scheduled_sampling_ramp_steps
-    end = config.scheduled_sampling_probability if end is None else end
-    start = (config.scheduled_sampling_prob_start or 0.0) if ramp else end
-    ramped = min(num_steps, ramp)
-    reached = start + (end - start) * ramped / max(1, ramp)
-    rows = ramped * (start + reached) / 2 + (num_steps - ramped) * end
+    """How many steps a row is rolled out, as a mean over all rows of the run."""
+    steps = range(0, config.max_train_steps, math.ceil(config.max_train_steps / 1000))
+    share = sum(rollout_probability(step, config) for step in steps) / len(steps)
     lengths = {"uniform": 1 / 2, "biased_early": 1 / 3, "biased_late": 2 / 3}
-    mean_length = config.scheduled_sampling_max_step_offset * lengths[config.scheduled_sampling_strategy]
-    return rows / config.max_train_steps * mean_length
+    return share * config.scheduled_sampling_max_step_offset * lengths[config.scheduled_sampling_strategy]
 
 
 def measured_seconds_per_row(runs: Iterable[tuple[Run, History]], config: RunConfig) -> float | None:

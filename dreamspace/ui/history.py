@@ -14,7 +14,7 @@ class History:
 
     Attributes:
         losses: the `loss` event of each step, in order; a resumed run's steps replace their earlier selves.
-        samples: `sample` events by (step, prompt); the newest of each.
+        samples: `sample` events by (step, prompt, weights); the newest of each.
         images: the same events by path, in which those of one prompt with several seeds are all there.
         previews: the newest `preview` event of each prompt index.
         checkpoints: steps that have one, in order.
@@ -23,7 +23,7 @@ class History:
     """
 
     losses: dict[int, Event] = field(default_factory=dict)
-    samples: dict[tuple[int, str], Event] = field(default_factory=dict)
+    samples: dict[tuple[int, str, str], Event] = field(default_factory=dict)
     images: dict[str, Event] = field(default_factory=dict)
     previews: dict[int, Event] = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
@@ -61,7 +61,7 @@ class History:
         elif kind == "progress":
             self.progress = event
         elif kind == "sample":
-            self.samples[event["step"], event["prompt"]] = event
+            self.samples[event["step"], event["prompt"], event["weights"]] = event
             self.images[event["path"]] = event
         elif kind == "preview":
             self.previews[event["index"]] = event
@@ -75,12 +75,20 @@ class History:
     @property
     def prompts(self) -> list[str]:
         """The prompts that have a sample, in the order in which they were first drawn."""
-        return list(dict.fromkeys(prompt for _, prompt in self.samples))
+        return list(dict.fromkeys(prompt for _, prompt, _ in self.samples))
 
     @property
     def sampled_steps(self) -> list[int]:
         """The steps that have a sample, in order; 0 is the base model."""
-        return sorted({step for step, _ in self.samples})
+        return sorted({step for step, _, _ in self.samples})
+
+    def shown(self, step: int, prompt: str) -> list[Event]:
+        """The samples of a step to look at: what the adapter draws (or the base model), then its average.
+
+        A run that draws only its moving average has that alone.
+        """
+        found = (self.samples.get((step, prompt, weights)) for weights in ("base", "trained", "ema"))
+        return [event for event in found if event is not None]
 
 
 class Histories:

@@ -19,6 +19,9 @@ from dreamspace.ui.subject import Subject
 CONFIG_FILE = "config.json"
 DATASETS_FILE = "multidatabackend.json"
 
+AVERAGED = "adapter-ema"
+"""The folder of the moving average of a run's adapter, beside the adapter."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -46,6 +49,11 @@ class Run:
     def has_adapter(self) -> bool:
         """Whether the final adapter was saved."""
         return (self.dir / "adapter" / WEIGHTS_NAME).is_file()
+
+    @property
+    def has_averaged_adapter(self) -> bool:
+        """Whether the moving average of its weights was saved beside the final adapter."""
+        return (self.dir / AVERAGED / WEIGHTS_NAME).is_file()
 
     @property
     def prompt(self) -> str:

@@ -1,7 +1,7 @@
 """The masks of a subject: shaped for a run, drawn over the photos, and painted by hand."""
 
 import base64
-import binascii
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -24,6 +24,8 @@ SHAPED_PX = 1024
 MAX_PAINTING_CHARACTERS = 3_000_000
 
 _PNG_PREFIX = "data:image/png;base64,"
+# What Pillow raises for pictures that are cut off, lie about their sizes, or hold too much.
+_UNREADABLE = (OSError, ValueError, SyntaxError, IndexError, struct.error, Image.DecompressionBombError)
 _TINT = (38, 24, 110)
 _LINE = (255, 255, 255)
 
@@ -127,7 +129,7 @@ def _decoded(painting: str, size: tuple[int, int]) -> Image.Image:
                 raise refusal
             black = Image.new("RGBA", size, "black")
             return Image.alpha_composite(black, image.convert("RGBA")).convert("L")
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         raise refusal from None
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
+from dreamspace.config import list_presets, load_preset
 from dreamspace.data.geometry import LeftOut
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import Event
@@ -19,8 +20,9 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
-from dreamspace.run_folder import WEIGHTS_NAME, step_name
+from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.ui.framing import framing
+from dreamspace.ui.library import AVERAGED
 from dreamspace.ui.masks import (
     PREVIEW_PX,
     draw_cells,
@@ -102,15 +104,46 @@ def class_url(class_word: str, seed: int = 1) -> str | None:
     return f"/media/classes/{quote(class_word)}/{seed}.webp" if class_word in CLASSES else None
 
 
-def adapter_url(run_dir: Path, step: int | None = None) -> str:
-    """The address of a run's adapter, or of its checkpoint at `step`."""
-    return f"/download/{quote(run_dir.name)}/" + ("adapter" if step is None else step_name(step))
+def adapter_url(run_dir: Path, what: str = "adapter") -> str:
+    """The address of a run's adapter, of its moving average (`AVERAGED`), or of a checkpoint by its name."""
+    return f"/download/{quote(run_dir.name)}/{what}"
 
 
 def media_router(workspace: Workspace) -> APIRouter:
     """The routes behind the addresses; whatever they will not serve does not exist for them (404)."""
     router = APIRouter()
+    router.include_router(_illustrations())
+    router.include_router(_masks_and_priors(workspace))
     folder_of = {"runs": workspace.run_dir, "jobs": workspace.job_dir, "subjects": workspace.subject_dir}
+
+    @router.get("/media/{kind}/{name}/{path:path}")
+    def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
+        if kind not in folder_of:
+            raise HTTPException(404)
+        file = _picture_in(_existing(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
+        return _served(file if w is None else _thumbnail_asked(file, w, workspace))
+
+    @router.get("/download/{run_id}/{what}")
+    def adapter(run_id: str, what: str) -> FileResponse:
+        run_dir = _existing(workspace.run_dir, run_id)
+        folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
+        folders |= {name: run_dir / name for name in ("adapter", AVERAGED)}
+        if what not in folders or not _is_inside(folders[what] / WEIGHTS_NAME, run_dir):
+            raise HTTPException(404)
+        suffix = {"adapter": "", AVERAGED: "-averaged"}.get(what, f"-{what}")
+        return FileResponse(
+            folders[what] / WEIGHTS_NAME,
+            filename=f"{run_id}{suffix}.safetensors",
+            media_type="application/octet-stream",
+            headers={**_HEADERS, "Cache-Control": "no-store"},
+        )
+
+    return router
+
+
+def _illustrations() -> APIRouter:
+    """The routes of what mini's world draws."""
+    router = APIRouter()
 
     @router.get("/media/samples/{name}/{scene}.webp")
     def sample_subject(name: str, scene: str) -> Response:
@@ -124,53 +157,41 @@ def media_router(workspace: Workspace) -> APIRouter:
             raise HTTPException(404)
         return _drawn(_draw_class(class_word, seed))
 
+    return router
+
+
+def _masks_and_priors(workspace: Workspace) -> APIRouter:
+    """The routes of masks and class images."""
+    router = APIRouter()
+    # Each size that is served is kept on the disk, so only those that the page asks for are.
+    resolutions = {0, *(load_preset(name).resolution for name in list_presets())}
+
     @router.get("/media/masks/{subject_id}/{photo_id}/{view}")
     def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> FileResponse:
         subject = Subject.read(_existing(workspace.subject_dir, subject_id))
         photo = subject.photo(photo_id)
-        is_known = view in get_args(MaskView) and (r == 0 or (r % 8 == 0 and 64 <= r <= 4096))
+        is_known = view in get_args(MaskView) and r in resolutions
         has_mask = photo is not None and (view == "paint" or subject.raw_mask(photo) is not None)
         if not (is_known and has_mask) or (view == "cells" and r == 0):
             raise HTTPException(404)
-        file = _mask_picture(subject, photo, view, r, workspace.cache / "thumbnails")
-        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix])
+        return _served(_mask_picture(subject, photo, view, r, workspace.cache / "thumbnails"))
 
     @router.get("/media/priors/{model}/{name}/{file_name}")
     def class_image(model: str, name: str, file_name: str, w: int) -> FileResponse:
         folder = _listed(_listed(workspace.priors, model), name)
-        file = _picture_in(folder, file_name, (file_name,))
-        if w not in THUMBNAIL_WIDTHS:
-            raise HTTPException(404)
-        file = _thumbnail(file, w, workspace.cache / "thumbnails")
-        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
-
-    @router.get("/media/{kind}/{name}/{path:path}")
-    def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
-        if kind not in folder_of:
-            raise HTTPException(404)
-        file = _picture_in(_existing(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
-        if w is not None:
-            if w not in THUMBNAIL_WIDTHS:
-                raise HTTPException(404)
-            file = _thumbnail(file, w, workspace.cache / "thumbnails")
-        return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
-
-    @router.get("/download/{run_id}/{what}")
-    def adapter(run_id: str, what: str) -> FileResponse:
-        run_dir = _existing(workspace.run_dir, run_id)
-        folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
-        file = {"adapter": run_dir / "adapter", **folders}.get(what, run_dir / "adapter") / WEIGHTS_NAME
-        if what not in ("adapter", *folders) or not _is_inside(file, run_dir):
-            raise HTTPException(404)
-        suffix = "" if what == "adapter" else f"-{what}"
-        return FileResponse(
-            file,
-            filename=f"{run_id}{suffix}.safetensors",
-            media_type="application/octet-stream",
-            headers={**_HEADERS, "Cache-Control": "no-store"},
-        )
+        return _served(_thumbnail_asked(_picture_in(folder, file_name, (file_name,)), w, workspace))
 
     return router
+
+
+def _served(file: Path) -> FileResponse:
+    return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
+
+
+def _thumbnail_asked(file: Path, width_px: int, workspace: Workspace) -> Path:
+    if width_px not in THUMBNAIL_WIDTHS:
+        raise HTTPException(404)
+    return _thumbnail(file, width_px, workspace.cache / "thumbnails")
 
 
 def _existing(find: Callable[[str], Path], name: str) -> Path:

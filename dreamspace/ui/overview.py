@@ -156,11 +156,11 @@ def percent(status: JobStatus) -> int:
 
 
 def _newest_picture(page: Page, run: Run) -> str | None:
-    samples = page.history(run.dir).samples
-    trained = [event for (step, _), event in samples.items() if step > 0]
-    if trained:
-        last_step = max(event["step"] for event in trained)
-        return event_picture_url(run.dir, next(e for e in trained if e["step"] == last_step), 160)
+    history = page.history(run.dir)
+    last = max(history.sampled_steps, default=0)
+    if last > 0:
+        event = next(event for prompt in history.prompts for event in history.shown(last, prompt))
+        return event_picture_url(run.dir, event, 160)
     subject_dir = run.subject_dir(page.workspace)
     photos = Subject.read(subject_dir).photos if subject_dir else []
     return thumbnail_url(photos[0], 160) if photos else None
@@ -219,7 +219,7 @@ def _note(page: Page, step: str) -> str:
         is_under_way = status.status == "running" and status.step
         return f"{percent(status)} %" if is_under_way else _status_word(status)
     if step == "result":
-        num_images = sum(at > 0 for at, _ in page.run_history.samples)
+        num_images = sum(at > 0 for at, _, _ in page.run_history.samples)
         return f"{num_images} image{'s' * (num_images != 1)}" if num_images else "not yet"
     jobs = page.jobs("publish")[:1]
     return _PUBLISH_WORDS[page.status(jobs[0]).status] if jobs else "not yet"

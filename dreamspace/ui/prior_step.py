@@ -113,21 +113,7 @@ def wire(
     """
 
     def describe(address: str, *values: Any) -> tuple[Any, ...]:
-        page, form = guide.page(address), read(values)
-        made = class_prompt(form.class_word) if form.class_word.strip() else "a photo of a dog"
-        return (
-            str(render("prior_cards.html", priors=PRIORS, chosen=form.prior)),
-            gr.update(visible=form.needs_class_images),
-            gr.update(visible=form.prior == "noise"),
-            gr.update(placeholder=made),
-            gr.update(interactive=len(class_images(page, form)) < (form.num_class_images or 0)),
-            effect_panel(page, form),
-            images_panel(page, form),
-        )
-
-    def choose(event: gr.EventData) -> str:
-        chosen = event._data.get("prior") if isinstance(event._data, dict) else None
-        return chosen if chosen in PRIORS else "none"
+        return _described(guide.page(address), read(values))
 
     def draw(page: Page, clicked: dict[str, Any], *values: Any) -> View:
         _draw(page, read(values))
@@ -145,7 +131,7 @@ def wire(
             stop(job)
         return page.view
 
-    step.cards.choose_prior(choose, None, step.fields.prior, **QUIET)
+    step.cards.choose_prior(_choose, None, step.fields.prior, **QUIET)
     gr.on(
         [guide.address.change, step.news.change, *(component.change for component in inputs)],
         describe,
@@ -165,6 +151,25 @@ def wire(
     guide.link(step.draw.click, draw, inputs, busy=step.images)
     guide.link(step.own.upload, add, [step.own, *inputs], [step.own, step.report], busy=step.own)
     guide.link(step.images.stop_prior, stop_drawing, inputs)
+
+
+def _described(page: Page, form: Form) -> tuple[Any, ...]:
+    """What follows from the fields, in the order in which `wire` sends it to the page."""
+    made = class_prompt(form.class_word) if form.class_word.strip() else "a photo of a dog"
+    return (
+        str(render("prior_cards.html", priors=PRIORS, chosen=form.prior)),
+        gr.update(visible=form.needs_class_images),
+        gr.update(visible=form.prior == "noise"),
+        gr.update(placeholder=made),
+        gr.update(interactive=len(class_images(page, form)) < (form.num_class_images or 0)),
+        effect_panel(page, form),
+        images_panel(page, form),
+    )
+
+
+def _choose(event: gr.EventData) -> str:
+    chosen = event._data.get("prior") if isinstance(event._data, dict) else None
+    return chosen if chosen in PRIORS else "none"
 
 
 def _shown_prompts(page: Page) -> str:

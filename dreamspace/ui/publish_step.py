@@ -110,8 +110,9 @@ def _preview(page: Page) -> Markup:
     last = max((step for step in history.sampled_steps if step > 0), default=0)
     pictures = [
         (prompt, event_picture_url(page.run.dir, event, 320))
-        for (step, prompt), event in history.samples.items()
-        if step == last and last > 0
+        for prompt in history.prompts
+        for event in history.shown(last, prompt)[:1]
+        if last > 0
     ]
     return render("publish_preview.html", pictures=pictures, title=page.run.title, config=page.run.config)
 

@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
 from dreamspace.jobs.launcher import stop
+from dreamspace.run_folder import step_name
 from dreamspace.ui.guide import Guide
-from dreamspace.ui.library import Run, job_arguments
+from dreamspace.ui.library import AVERAGED, Run, job_arguments
 from dreamspace.ui.media import adapter_url, event_picture_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
@@ -79,20 +80,23 @@ def _choose(page: Page, clicked: dict[str, Any]) -> View:
 
 
 def _comparison(page: Page) -> Markup:
-    """Of each prompt the base model's image and the trained one's, at the same seed."""
+    """Of each prompt the base model's image against the trained one's and its average, at the same seed."""
+    if page.run is None:
+        return Markup("")
     history, step = page.run_history, chosen_step(page)
     pairs = []
     for prompt in history.prompts:
-        before, after = history.samples.get((0, prompt)), history.samples.get((step, prompt))
-        if page.run is not None and after is not None:
-            pairs.append(
-                {
-                    "prompt": prompt,
-                    "seed": after["seed"],
-                    "before": event_picture_url(page.run.dir, before) if before else None,
-                    "after": event_picture_url(page.run.dir, after),
-                }
-            )
+        before = history.samples.get((0, prompt, "base"))
+        pairs += [
+            {
+                "prompt": prompt,
+                "seed": after["seed"],
+                "label": "averaged" if after["weights"] == "ema" else "after",
+                "before": event_picture_url(page.run.dir, before) if before else None,
+                "after": event_picture_url(page.run.dir, after),
+            }
+            for after in history.shown(step, prompt)
+        ]
     return render("comparison.html", pairs=pairs, step=step)
 
 
@@ -197,7 +201,8 @@ def _download(page: Page) -> Markup:
         "download.html",
         final=adapter_url(run.dir) if run.has_adapter else None,
         final_name=f"{run.dir.name}.safetensors",
-        chosen=adapter_url(run.dir, step) if step in page.saved_steps and not is_final else None,
+        averaged=adapter_url(run.dir, AVERAGED) if run.has_averaged_adapter else None,
+        chosen=adapter_url(run.dir, step_name(step)) if step in page.saved_steps and not is_final else None,
         step=step,
         prompt=run.prompt,
         model=run.config.pretrained_model_name_or_path,

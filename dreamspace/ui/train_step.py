@@ -6,10 +6,12 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.jobs.events import Event
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.log import log_tail
 from dreamspace.ui.chart import loss_chart
 from dreamspace.ui.guide import Guide
+from dreamspace.ui.library import Run
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import resume_run
 from dreamspace.ui.overview import percent
@@ -133,8 +135,8 @@ def _live(page: Page) -> Markup:
         return Markup("")
     history = page.run_history
     tiles = {prompt: {} for prompt in history.prompts}
-    for (step, prompt), event in sorted(history.samples.items()):
-        tiles[prompt] = {"event": event, "step": step, "focus": None}
+    for event in sorted(history.samples.values(), key=lambda event: (event["step"], event["seq"])):
+        tiles[event["prompt"]] = {"event": event, "step": event["step"], "focus": None}
     for event in history.previews.values():
         shown = tiles.get(event["prompt"])
         if shown is None or shown["event"]["seq"] < event["seq"]:
@@ -161,17 +163,18 @@ def _grid(page: Page) -> Markup:
     if page.run is None or len(steps) < 2:
         return Markup("")
     rows = [
-        (prompt, [_cell(page, history.samples.get((step, prompt))) for step in steps])
+        (prompt, [_cell(page.run, history.shown(step, prompt)) for step in steps])
         for prompt in history.prompts
     ]
     return render("grid.html", steps=steps, rows=rows, checkpoints=history.checkpoints)
 
 
-def _cell(page: Page, event: dict[str, Any] | None) -> tuple[str, str] | None:
-    """The addresses of the small and the whole picture."""
-    if event is None or page.run is None:
-        return None
-    return event_picture_url(page.run.dir, event, 320), event_picture_url(page.run.dir, event)
+def _cell(run: Run, events: list[Event]) -> list[tuple[str, str, bool]]:
+    """Of each event the addresses of the small and the whole picture, and whether the average drew it."""
+    return [
+        (event_picture_url(run.dir, event, 320), event_picture_url(run.dir, event), event["weights"] == "ema")
+        for event in events
+    ]
 
 
 def _log(page: Page) -> Markup:

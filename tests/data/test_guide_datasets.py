@@ -1,9 +1,8 @@
 """The DreamBooth guide's two lists of datasets, paths aside, at the sizes that are written there."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+import guide_examples
 from PIL import Image, ImageDraw
 
 from dreamspace.config import DatasetConfig, load_datasets
@@ -12,80 +11,12 @@ from dreamspace.data.samples import Sample, check_files, read_samples
 
 MINI_MULTIPLE_PX = 32
 
-CROPPED = {
-    "resolution": 1024,
-    "minimum_image_size": 1024,
-    "maximum_image_size": 1024,
-    "target_downsample_size": 1024,
-    "crop": True,
-    "crop_aspect": "square",
-    "crop_style": "center",
-    "resolution_type": "pixel_area",
-}
-MASKED: list[dict[str, Any]] = [
-    {
-        "id": "dreambooth-data",
-        "type": "local",
-        "dataset_type": "image",
-        "conditioning_data": "dreambooth-conditioning",
-        "instance_data_dir": "photos",
-        "cache_dir_vae": "vae/dreambooth-data",
-        "caption_strategy": "instanceprompt",
-        "instance_prompt": "an dreambooth",
-        "metadata_backend": "discovery",
-        **CROPPED,
-    },
-    {
-        "id": "dreambooth-conditioning",
-        "type": "local",
-        "dataset_type": "conditioning",
-        "instance_data_dir": "masks",
-        **CROPPED,
-        "conditioning_type": "mask",
-    },
-    {
-        "id": "an example backend for text embeds.",
-        "dataset_type": "text_embeds",
-        "default": True,
-        "type": "local",
-        "cache_dir": "text/masked_loss",
-    },
-]
-
-
-def guides(dataset_id: str, folder: str, prompt: str, resolution: int, **keys: Any) -> dict[str, Any]:
-    return {
-        "id": dataset_id,
-        "type": "local",
-        "instance_data_dir": folder,
-        "caption_strategy": "instanceprompt",
-        "instance_prompt": prompt,
-        "cache_dir_vae": f"vae/{dataset_id}",
-        "resolution": resolution,
-        "resolution_type": "pixel_area",
-        "minimum_image_size": 192 if resolution == 512 else 768,
-        **keys,
-    }
-
-
-MAN = "a picture of a man"
-REGULARISED = [
-    guides("subjectname-data-512px", "photos", "subjectname", 512, repeats=100, crop=False),
-    guides("subjectname-data-1024px", "photos", "subjectname", 1024, repeats=100, crop=False),
-    guides("regularisation-data", "men", MAN, 512, repeats=0, is_regularisation_data=True),
-    guides("regularisation-data-1024px", "men", MAN, 1024, repeats=0, is_regularisation_data=True),
-    {
-        "id": "textembeds",
-        "type": "local",
-        "dataset_type": "text_embeds",
-        "default": True,
-        "cache_dir": "text",
-    },
-]
+PHOTOS, MASKS = "datasets/test_datasets/dreambooth", "datasets/test_datasets/dreambooth_mask"
+SUBJECT, MEN = "datasets/subjectname", "datasets/regularisation"
 
 
 def draw(folder: Path, *sizes: tuple[int, int], mode: str = "RGB") -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number, (width, height) in enumerate(sizes):
         image = Image.new(mode, (width, height))
         ImageDraw.Draw(image).ellipse((width // 4, height // 4, width // 2, height // 2), fill="white")
@@ -93,15 +24,9 @@ def draw(folder: Path, *sizes: tuple[int, int], mode: str = "RGB") -> None:
 
 
 def read(
-    tmp_path: Path, entries: list[dict[str, Any]]
-) -> tuple[list[DatasetConfig], dict[str, list[Sample]]]:
-    folders = ("instance_data_dir", "cache_dir_vae", "cache_dir")
-    absolute = [
-        {key: str(tmp_path / value) if key in folders else value for key, value in entry.items()}
-        for entry in entries
-    ]
-    (tmp_path / "multidatabackend.json").write_text(json.dumps(absolute))
-    datasets = load_datasets(tmp_path / "multidatabackend.json")
+    tmp_path: Path, example: str
+) -> tuple[list[DatasetConfig], dict[str, tuple[list[Sample], list[str]]]]:
+    datasets = load_datasets(guide_examples.write(example, tmp_path))
     check_files(datasets)
     return datasets, {
         dataset.id: read_samples(dataset, datasets, MINI_MULTIPLE_PX, 42)
@@ -112,9 +37,9 @@ def read(
 
 def test_masked_example(tmp_path: Path) -> None:
     sizes = [(1600, 1200), (1100, 1500), (1200, 900)]
-    draw(tmp_path / "photos", *sizes)
-    draw(tmp_path / "masks", *sizes, mode="L")
-    _, read_by_id = read(tmp_path, MASKED)
+    draw(tmp_path / PHOTOS, *sizes)
+    draw(tmp_path / MASKS, *sizes, mode="L")
+    _, read_by_id = read(tmp_path, guide_examples.MASKED)
     samples, warnings = read_by_id["dreambooth-data"]
     assert [sample.geometry.size for sample in samples] == [(1024, 1024)] * 2
     assert warnings == [
@@ -131,9 +56,9 @@ def test_masked_example(tmp_path: Path) -> None:
 
 
 def test_regularised_example(tmp_path: Path) -> None:
-    draw(tmp_path / "photos", (1200, 900), (900, 1200), (700, 700), (100, 100))
-    draw(tmp_path / "men", *[(512, 512)] * 3, (1024, 1024))
-    datasets, read_by_id = read(tmp_path, REGULARISED)
+    draw(tmp_path / SUBJECT, (1200, 900), (900, 1200), (700, 700), (100, 100))
+    draw(tmp_path / MEN, *[(512, 512)] * 3, (1024, 1024))
+    datasets, read_by_id = read(tmp_path, guide_examples.REGULARISED)
     buckets = {name: [s.geometry.size for s in samples] for name, (samples, _) in read_by_id.items()}
     assert buckets == {
         "subjectname-data-512px": [(576, 448), (448, 576), (512, 512)],

@@ -35,6 +35,20 @@ def test_a_history_that_is_read_on_equals_one_read_at_once(tmp_path: Path) -> No
     assert history.final["kind"] == "done"
 
 
+def test_the_average_stands_beside_what_the_adapter_draws_or_alone(tmp_path: Path) -> None:
+    events = EventWriter(tmp_path)
+    for step, weights in [(0, "base"), (100, "trained"), (100, "ema"), (200, "ema")]:
+        path = f"{step}-{weights}.png"
+        events.write("sample", step=step, prompt="a dog", seed=1, path=path, weights=weights)
+    history = Histories().of(tmp_path)
+    shown = {step: [event["path"] for event in history.shown(step, "a dog")] for step in (0, 100, 200, 300)}
+    assert shown == {
+        0: ["0-base.png"], 100: ["100-trained.png", "100-ema.png"], 200: ["200-ema.png"], 300: [],
+    }  # fmt: skip
+    assert history.prompts == ["a dog"]
+    assert history.sampled_steps == [0, 100, 200]
+
+
 def test_steps_that_a_resumed_run_repeats_replace_what_came_after(tmp_path: Path) -> None:
     events, histories = EventWriter(tmp_path), Histories()
     write_losses(events, range(1, 151), 1.0)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from dreamspace.data.masks import find_mask
 from dreamspace.jobs.events import EventWriter
@@ -71,10 +72,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return calls
 
 
-def data_url(image: Image.Image, kind: str = "png") -> str:
+def data_url(image: Image.Image, kind: str = "png", **options: object) -> str:
     buffer = BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pieces(text: str = "", **chunks: bytes) -> PngInfo:
+    """Parts of a PNG, of which Pillow refuses the wrong ones with errors of many kinds."""
+    info = PngInfo()
+    info.add_text("comment", text, zip=True)
+    for name, content in chunks.items():
+        info.add(name.encode(), content)
+    return info
 
 
 def square(size: tuple[int, int], mode: str = "RGBA") -> Image.Image:
@@ -176,8 +186,23 @@ def test_a_large_photo_is_painted_small_and_its_mask_is_as_large_as_it(subject: 
         "data:image/png;base64," + "A" * 4_000_000,
         "data:image/png;base64," + base64.b64encode(b"<svg onload=alert(1)>").decode(),
         data_url(Image.new("1", (12_000, 12_000))),
+        data_url(square((256, 256)), pnginfo=pieces(text="a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1))),
+        data_url(square((256, 256)), pnginfo=pieces(cHRM=b"short")),
     ],
-    ids=["nothing", "no image", "size", "jpeg", "cut off", "svg", "no base64", "huge", "no png", "bomb"],
+    ids=[
+        "nothing",
+        "no image",
+        "size",
+        "jpeg",
+        "cut off",
+        "svg",
+        "no base64",
+        "huge",
+        "no png",
+        "bomb",
+        "long text",
+        "short piece",
+    ],
 )
 def test_a_painting_that_is_none_changes_nothing(
     look: Callable[[], Page], subject: Subject, painting: str
@@ -305,6 +330,8 @@ def test_pictures_of_a_mask_are_served_and_change_their_address_with_it(
         "{subject}/{photo}/secret",
         "{subject}/{photo}/cells",
         "{subject}/{photo}/cells?r=127",
+        "{subject}/{photo}/cells?r=136",
+        "{subject}/{photo}/overlay?r=64",
         "{subject}/{photo}/cells?r=999999",
         "{subject}/nobody/overlay",
         "{subject}/..%2fsubject/overlay",

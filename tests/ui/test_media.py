@@ -8,6 +8,7 @@ from PIL import Image
 
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui.changes import choose_sample
+from dreamspace.ui.library import AVERAGED
 from dreamspace.ui.media import adapter_url, class_url, media_router, picture_url, subject_url
 
 
@@ -97,13 +98,30 @@ def test_the_adapter_is_a_download_named_after_its_run(client: TestClient, run_d
     checkpoint.mkdir(parents=True)
     (checkpoint / "pytorch_lora_weights.safetensors").write_bytes(b"earlier weights")
     (checkpoint / "optimizer.safetensors").write_bytes(b"moments")
-    final, earlier = client.get(adapter_url(run_dir)), client.get(adapter_url(run_dir, 100))
+    final, earlier = client.get(adapter_url(run_dir)), client.get(adapter_url(run_dir, "step-000100"))
     assert (final.content, earlier.content) == (b"weights", b"earlier weights")
     assert f'filename="{run_dir.name}.safetensors"' in final.headers["content-disposition"]
     assert final.headers["content-disposition"].startswith("attachment")
     assert f"{run_dir.name}-step-000100.safetensors" in earlier.headers["content-disposition"]
-    assert client.get(adapter_url(run_dir, 300)).status_code == 404
+    assert client.get(adapter_url(run_dir, "step-000300")).status_code == 404
     assert client.get(f"/download/{run_dir.name}/..").status_code == 404
+
+
+def test_the_averaged_adapter_is_a_download_of_its_own_where_there_is_one(
+    client: TestClient, run_dir: Path, tmp_path: Path
+) -> None:
+    url = adapter_url(run_dir, AVERAGED)
+    assert client.get(url).status_code == 404
+    (run_dir / "adapter-ema").mkdir()
+    weights = run_dir / "adapter-ema" / "pytorch_lora_weights.safetensors"
+    weights.write_bytes(b"averaged weights")
+    answer = client.get(url)
+    assert answer.content == b"averaged weights"
+    assert f'filename="{run_dir.name}-averaged.safetensors"' in answer.headers["content-disposition"]
+    (tmp_path / "private").write_bytes(b"secret")
+    weights.unlink()
+    weights.symlink_to(tmp_path / "private")
+    assert client.get(url).status_code == 404
 
 
 def test_photos_and_illustrations_are_served(client: TestClient, workspace: Workspace) -> None:

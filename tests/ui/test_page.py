@@ -1,11 +1,14 @@
 """Addresses, and what the panels say about runs of every state."""
 
 import re
+import shutil
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from dreamspace.config import RunConfig, load_datasets, save_datasets
 from dreamspace.jobs.events import EventWriter
@@ -15,6 +18,7 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import overview, photos_step, publish_step, result_step, train_step
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Histories
+from dreamspace.ui.media import media_router
 from dreamspace.ui.page import Page, View, duration, render
 from tests.ui.recorded import record_run
 
@@ -155,6 +159,40 @@ def test_the_result_compares_the_chosen_checkpoint(
     page = look(View(run_id=run_dir.name, step="result", checkpoint=123))
     assert result_step.chosen_step(page) == 400
     assert result_step.checkpoint_to_use(page, page.run) is None
+
+
+def test_averaged_images_and_weights_stand_beside_the_trained_ones(
+    workspace: Workspace, look: Callable[[View], Page]
+) -> None:
+    run_dir = record_run(workspace)
+    view = View(run_id=run_dir.name, step="result")
+    assert "averaged" not in "".join(
+        [result_step._comparison(look(view)), result_step._download(look(view)), train_step._grid(look(view))]
+    )
+    validation = run_dir / "validation" / "step-000400"
+    shutil.copy(validation / "0.png", validation / "0-ema.png")
+    prompt = look(view).run_history.prompts[0]
+    EventWriter(run_dir).write(
+        "sample", step=400, prompt=prompt, seed=42, weights="ema", path="validation/step-000400/0-ema.png"
+    )
+    (run_dir / "adapter-ema").mkdir()
+    (run_dir / "adapter-ema" / "pytorch_lora_weights.safetensors").write_bytes(b"averaged")
+    page = look(view)
+    comparison, grid = result_step._comparison(page), train_step._grid(page)
+    tags = re.findall(r'/(\d[^/"]*\.png)[^"]*" alt="After|is-right">(\w+)<', comparison)
+    assert ["".join(tag) for tag in tags[:4]] == ["0.png", "after", "0-ema.png", "averaged"]
+    assert comparison.count("data-compare") == 5
+    assert grid.count("<img") == 4 * 5 + 1
+    assert grid.count(">averaged<") == 1
+    assert "averaged" in train_step._live(page)
+    assert publish_step._preview(page).count("<img") == 4
+    assert "0-ema" not in publish_step._preview(page)
+    [averaged] = re.findall(r'href="([^"]+)"[^>]*>Averaged weights<', result_step._download(page))
+    client = TestClient(FastAPI())
+    client.app.include_router(media_router(workspace))
+    assert client.get(averaged).content == b"averaged"
+    [url] = re.findall(r'src="([^"]+0-ema\.png[^"]*)"', comparison)
+    assert client.get(url).headers["content-type"] == "image/png"
 
 
 def test_images_are_made_only_with_a_step_that_was_saved(

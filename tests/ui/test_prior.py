@@ -148,7 +148,7 @@ def test_the_images_of_the_folder_are_shown(look: Callable[[], Page], workspace:
         ("none", ["All 1600 pictures in the training show your subject."]),
         (
             "image-free",
-            ["800 are your photos under the class word: 1 to 1", "adds about 8 s", "2 times the steps"],
+            ["800 are your photos under the class word: 1 to 1", "adds about 9 s", "2 times the steps"],
         ),
         ("noise", ["800 are class images: 1 to 1", "adds about 17 s : 24 images to draw."]),
         ("base", ["adds about 25 s : 24 images to draw and the base model's own predictions."]),
@@ -167,10 +167,12 @@ def test_images_that_are_there_cost_no_time(look: Callable[[], Page], workspace:
     assert "It adds nothing to the time." in effect_panel(look(), replace(FORM, prior="noise"))
 
 
-def test_the_dial_has_four_ways_with_a_sentence_each() -> None:
-    cards = render("prior_cards.html", priors=PRIORS, chosen="noise")
-    assert re.findall(r'data-prior="([^"]+)" aria-pressed="true"', cards) == ["noise"]
+@pytest.mark.parametrize("chosen", PRIORS)
+def test_the_dial_has_four_ways_with_a_sentence_each_and_advice(chosen: str) -> None:
+    cards = render("prior_cards.html", priors=PRIORS, chosen=chosen)
+    assert re.findall(r'data-prior="([^"]+)" aria-pressed="true"', cards) == [chosen]
     assert cards.count('data-event="choose_prior"') == len(PRIORS) == 4
+    assert "Images that the model draws itself may serve better than real photos" in cards
     assert "a training without any may serve best" in cards
 
 

@@ -1,5 +1,6 @@
 """The form of the steps, and what becomes of it."""
 
+import html
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -234,7 +235,10 @@ def test_a_prior_that_does_not_exist_is_refused(workspace: Workspace) -> None:
     assert workspace.list_runs() == []
 
 
-@pytest.mark.parametrize(("num_photos", "num_class_images"), [(6, 24), (6, 1000), (24, 5), (7, 10), (6, 6)])
+@pytest.mark.parametrize(
+    ("num_photos", "num_class_images"),
+    [(6, 24), (6, 1000), (24, 5), (7, 10), (6, 6), (10, 25), (4, 10), (25, 10)],
+)
 @pytest.mark.parametrize("prior", ["none", "image-free", "noise", "base"])
 def test_the_share_of_the_prior_is_what_the_plan_of_the_written_run_shows(
     workspace: Workspace, tmp_path: Path, prior: str, num_photos: int, num_class_images: int
@@ -302,12 +306,12 @@ def test_an_earlier_run_tells_the_speed_of_this_machine(workspace: Workspace) ->
         ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 400}, 2.5),
         ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 1600}, 0.625),
         ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 100, "start_step": 200}, 1.875),
-        ({"max_step_offset": 10, "probability": 1.0, "prob_end": 0.5, "strategy": "biased_late"}, 10 / 3),
+        ({"max_step_offset": 10, "prob_end": 0.5, "strategy": "biased_late"}, 10 / 3),
     ],
 )
 def test_a_rollout_costs_its_mean_length(settings: dict[str, object], mean: float) -> None:
     given = {f"scheduled_sampling_{name}": value for name, value in settings.items()}
-    assert mean_rollout_steps(MINI.model_copy(update=given)) == pytest.approx(mean)
+    assert mean_rollout_steps(MINI.model_copy(update=given)) == pytest.approx(mean, rel=0.01)
 
 
 def test_the_mean_length_is_that_of_the_rows_of_a_run() -> None:
@@ -354,6 +358,9 @@ def test_without_masks_of_all_photos_a_run_with_masks_does_not_start(
 def test_what_is_legal_and_hardly_meant_is_said_before_the_start(workspace: Workspace) -> None:
     page = Page(workspace, Histories(), View(subject_id=biscuit(workspace).dir.name, step="settings"))
     experts = {name: shown_value(name, MINI) for name in EXPERTS}
-    assert "finds the rate itself" not in settings_step._plan(page, form(experts=experts))
-    plan = settings_step._plan(page, form(experts={**experts, "optimizer": "prodigy"}))
-    assert "learning_rate: prodigy finds the rate itself and scales it by 0.001: use 1." in plan
+    assert "has no warm-up" not in settings_step._plan(page, form(experts=experts))
+    plan = settings_step._plan(page, form(experts={**experts, "lr_warmup_steps": 10}))
+    assert (
+        "lr_warmup_steps: lr_scheduler 'constant' has no warm-up: use 'constant_with_warmup'."
+        in html.unescape(plan)
+    )
