@@ -5,6 +5,9 @@ from pathlib import Path
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 """The file of an adapter in its folder, as diffusers names it."""
 
+EMA_FOLDER = "ema"
+"""In a checkpoint, the folder of the adapter with the moving average of its weights."""
+
 
 def step_name(step: int) -> str:
     """The name of what belongs to a step: "step-000200"."""
@@ -19,3 +22,10 @@ def step_of(folder: Path) -> int:
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
     """Where the checkpoint of a step lies; the folder is there whole or not at all."""
     return run_dir / "checkpoints" / step_name(step)
+
+
+def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) -> Path:
+    """Where the adapter of a checkpoint lies, or the finished one; or the moving average of its weights."""
+    if step is None:
+        return run_dir / ("adapter-ema" if ema else "adapter")
+    return checkpoint_folder(run_dir, step) / EMA_FOLDER if ema else checkpoint_folder(run_dir, step)

@@ -36,6 +36,7 @@ def run_prior(options: argparse.Namespace) -> int:
 def add_generate_options(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("--run", type=Path, dest="run_dir", metavar="DIR", help="a finished run")
     generate.add_argument("--checkpoint", type=int, metavar="STEP", help="use this checkpoint of the run")
+    generate.add_argument("--ema", action="store_true", help="use the moving average of the run's weights")
     generate.add_argument("--model", help="base model, where no run is given (mini)")
     generate.add_argument("--adapter", type=Path, help="folder of an adapter, where no run is given")
     generate.add_argument("--prompt", action="append", required=True, help="may be repeated")
@@ -53,6 +54,10 @@ def run_generate(options: argparse.Namespace) -> int:
         raise ValueError("--run knows its model and adapter. Leave out --model and --adapter.")
     if options.adapter and options.checkpoint is not None:
         raise ValueError("--checkpoint belongs to --run. Give the checkpoint's folder as --adapter instead.")
+    if options.adapter and options.ema:
+        raise ValueError(
+            "--ema belongs to --run. Give the folder of the moving average as --adapter instead."
+        )
     _check_prompts(options.prompt)
     _check_seed(options.seed)
     _check_from("--steps", options.steps, 1)
@@ -62,6 +67,7 @@ def run_generate(options: argparse.Namespace) -> int:
         "model": absolute_model(options.model or "mini"),
         "adapter": str(options.adapter.resolve()) if options.adapter else None,
         "checkpoint": options.checkpoint,
+        "ema": options.ema,
         "prompts": options.prompt,
         "seed": options.seed,
         "num_inference_steps": options.steps,

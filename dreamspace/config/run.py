@@ -79,6 +79,11 @@ class RunConfig(
             raise ValueError(
                 "snr_gamma and debiased_estimation are two weightings of the same timesteps. Keep one."
             )
+        if self.masked_background_weight > 0 and self.masked_prior_weight > 0:
+            raise ValueError(
+                "masked_background_weight and masked_prior_weight pull the background to two targets, the "
+                "photo's own and the base model's. Set one of them to 0."
+            )
         return self
 
     @classmethod

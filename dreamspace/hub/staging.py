@@ -1,6 +1,7 @@
 """From a run folder to the folder that is uploaded: an exact list of files, and no path or name of a person.
 
-Uploaded are the adapter, the newest sample images and the card. Photos, configuration files (they hold
+Uploaded are the adapter, the moving average of its weights if there is one, the newest sample images and the
+card. Photos, configuration files (they hold
 paths), checkpoints and logs stay.
 """
 
@@ -28,6 +29,7 @@ from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
 from dreamspace.run_folder import WEIGHTS_NAME
 
 ADAPTER = f"adapter/{WEIGHTS_NAME}"
+AVERAGED = f"adapter-ema/{WEIGHTS_NAME}"
 MAX_NUM_IMAGES = 12
 
 # Settings whose value is a number or one word, and what the card calls them.
@@ -50,6 +52,7 @@ class Run:
 
     Attributes:
         adapter: the file of the trained weights.
+        averaged: that of their moving average, if the run has one.
         samples: images of the newest sampled step, each with its prompt.
     """
 
@@ -57,6 +60,7 @@ class Run:
     config: RunConfig
     datasets: list[DatasetConfig]
     samples: Sequence[tuple[Path, str]]
+    averaged: Path | None = None
 
 
 def read_run(run_dir: Path) -> Run:
@@ -78,6 +82,7 @@ def read_run(run_dir: Path) -> Run:
         RunConfig.load(run_dir / "config.json"),
         read_datasets(run_dir / "multidatabackend.json"),
         _newest_samples(run_dir, events),
+        run_dir / AVERAGED if (run_dir / AVERAGED).is_file() else None,
     )
 
 
@@ -87,7 +92,9 @@ def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
     Raises:
         ValueError: if the adapter or an image cannot be read.
     """
-    copy_adapter(run.adapter, folder / ADAPTER)
+    adapters = {ADAPTER: run.adapter} | ({AVERAGED: run.averaged} if run.averaged else {})
+    for name, source in adapters.items():
+        copy_adapter(source, folder / name)
     samples = [CardSample(f"images/{index}.png", prompt) for index, (_, prompt) in enumerate(run.samples)]
     for (image, _), sample in zip(run.samples, samples, strict=True):
         _copy_image(image, folder / sample.path)
@@ -96,7 +103,7 @@ def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
     card = render_card(repo_id, base, prompt, samples, card_settings(run))
     with replace_file(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
-    return sorted([ADAPTER, "README.md", *(sample.path for sample in samples)])
+    return sorted([*adapters, "README.md", *(sample.path for sample in samples)])
 
 
 def describe_base_model(name: str) -> BaseModel:

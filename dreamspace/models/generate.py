@@ -15,7 +15,7 @@ from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.previews import announced_previews, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px
-from dreamspace.run_folder import WEIGHTS_NAME, checkpoint_folder, step_of
+from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, step_of
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -25,8 +25,9 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
 
     Args:
         arguments: `prompts` (list), `seed`; `run_dir` (and `checkpoint`, a step, or null for the final
-            adapter), or `model` and `adapter`; `num_inference_steps` and `guidance` (null takes the run's);
-            `out`, a folder for the images (null takes `images/` in the job folder).
+            adapter, and `ema`, true for the moving average), or `model` and `adapter`;
+            `num_inference_steps` and `guidance` (null takes the run's); `out`, a folder for the images (null
+            takes `images/` in the job folder).
 
     Raises:
         ValueError: if there is no such adapter, or it belongs to another model.
@@ -72,7 +73,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             prompt=prompt,
             seed=seed,
             path=_shown(path, job_dir),
-            weights="base" if subject.adapter is None else "trained",
+            weights="base" if subject.adapter is None else "ema" if arguments.get("ema") else "trained",
         )
     events.write("done", path=_shown(out, job_dir))
 
@@ -95,15 +96,18 @@ def _subject(arguments: dict[str, Any]) -> _Subject:
     run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
     config = RunConfig.load(run_dir / "config.json")
     dataset = subject_dataset(read_datasets(run_dir / "multidatabackend.json"))
-    if step is None:
-        adapter = run_dir / "adapter"
-        hint = "Train it to its end, or give one of its checkpoints."
-    else:
-        adapter = checkpoint_folder(run_dir, step)
-        steps = sorted(map(step_of, adapter.parent.glob("step-*")))
-        hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
+    ema = bool(arguments.get("ema"))
+    adapter = adapter_folder(run_dir, step, ema)
+    if ema and not config.use_ema:
+        raise ValueError(f"The run in {run_dir} has no moving average: its use_ema is false. Leave it out.")
     if not (adapter / WEIGHTS_NAME).is_file():
-        what = "finished adapter" if step is None else f"checkpoint at step {step}"
+        if step is None:
+            what = "finished moving average" if ema else "finished adapter"
+            hint = "Train it to its end, or give one of its checkpoints."
+        else:
+            what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
+            steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
+            hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
         raise ValueError(f"The run in {run_dir} has no {what}. {hint}")
     return _Subject(config, adapter, dataset)
 

@@ -36,6 +36,7 @@ class Batch:
         samples: of each row.
         latents, noise: (B, C, h, w).
         input_noise: what the latents are made noisy with: the noise, and what the target does not know of.
+            In rows that are rolled out it is the noise alone, since their target is told by where they end.
         timesteps: (B,) int64.
         conditioning: entries with a leading batch dimension.
         masks: (B, 1, h, w) in [0, 1], 1 on the subject; None where no row has one.
@@ -115,6 +116,9 @@ class Batches:
         noise, input_noise, timesteps = self._noise(step, rows, latents.shape[1:], len(planned))
         masks = [self._mask(step, row, place) for row, place in zip(rows, places, strict=True)]
         counts = [not is_filler and (mask is None or not is_black(mask)) for mask in masks]
+        rollouts = self._rollouts(step, rows, timesteps)
+        for rollout in rollouts:
+            input_noise[rollout.row] = noise[rollout.row]
         divisor, class_weight = self._class_row_weight(step)
         weights = [
             is_counted * (class_weight if sample.regularisation == "noise" else 1.0)
@@ -138,7 +142,7 @@ class Batches:
             roles=torch.tensor(roles),
             base_rows=[row for row, sample in enumerate(samples) if sample.regularisation == "base"],
             masked_rows=[row for row, mask in enumerate(masks) if mask is not None and counts[row]],
-            rollouts=self._rollouts(step, rows, timesteps),
+            rollouts=rollouts,
         )
         return batch.to(self.accelerator.device)
 

@@ -15,7 +15,7 @@ from dreamspace.run_folder import step_of
 SEPARATOR = "/"
 
 # By the first one a checkpoint is known as one to resume from.
-RESUMING_FILES = ("optimizer.safetensors", "optimizer.json", "trained.safetensors", "ema.safetensors")
+RESUMING_FILES = ("optimizer.safetensors", "optimizer.json", "trained.safetensors")
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dreamspace.training.checkpoints import save_tensors
 from dreamspace.training.optimizers import put_in_place
-
-EMA_FILE = "ema.safetensors"
 
 
 class MovingAverage:
@@ -87,35 +82,20 @@ class MovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average in the place of the weights, and afterwards the weights again, bit-exactly."""
+        """Put the average, in fp32, in the place of the weights, and afterwards the weights again."""
         self.flush()
-        trained = [parameter.detach().clone() for parameter in self.parameters]
-        put_in_place(self.parameters, self.weights)
+        trained = [parameter.data for parameter in self.parameters]
+        for parameter, weight in zip(self.parameters, self.weights, strict=True):
+            parameter.data = weight.to(parameter.device, copy=True)
         try:
             yield
         finally:
-            put_in_place(self.parameters, trained)
+            for parameter, weight in zip(self.parameters, trained, strict=True):
+                parameter.data = weight
 
-    def save(self, folder: Path) -> None:
-        """Write the average into a checkpoint."""
-        self.flush()
-        named = {f"{index:05d}": weight for index, weight in enumerate(self.weights)}
-        save_tensors(named, folder / EMA_FILE)
-
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote, bit-exactly.
-
-        Raises:
-            ValueError: if the checkpoint holds no average, or one of other weights.
-        """
-        path = folder / EMA_FILE
-        stored = list(dict(sorted(load_file(path).items())).values()) if path.is_file() else []
-        if [weight.shape for weight in stored] != [weight.shape for weight in self.weights]:
-            raise ValueError(
-                f"{folder.name} holds no moving average of these weights. Set use_ema to false, or start a "
-                "new run."
-            )
-        put_in_place(self.weights, stored)
+    def take_over(self) -> None:
+        """Make the weights that are in place the average; to restore it."""
+        put_in_place(self.weights, [parameter.detach() for parameter in self.parameters])
 
 
 def _landing_place(source: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ def skip_if_not_finite(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> N
     """Arrange for the next step to be left out where the gradients are not finite; the host does not wait.
 
     Fused AdamW and our own read a flag on the device and skip the whole update. Libraries' optimizers know no
-    such flag: they get gradients of zero instead, so that only what their averages hold still moves weights.
+    such flag: they get gradients of zero instead, so that what their averages hold, and weight decay, still
+    move weights, and their count of steps goes on. To leave the step out exactly would take a snapshot of
+    weights and state before each one, which is too dear for what happens rarely.
 
     Args:
         is_finite: 0-d bool, whether the norm of all gradients is. If it is not, clipping has left zeros and

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel
+from dreamspace.training.saving import Weights
 from dreamspace.training.validation import Validator
 
 PROOF_THRESHOLD = 0.5
@@ -17,16 +18,18 @@ MAX_INFERENCE_STEPS = 10
 """Enough to see a difference by."""
 
 
-def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
+def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights: Weights = "trained") -> None:
     """Load a saved adapter into a fresh base model by the stock loader, and compare its image.
 
     Args:
         validator: its pipeline holds the trained denoiser, in evaluation mode.
+        weights: that are in place and in the folder.
 
     Raises:
         ValueError: if the adapter draws nothing, or changes nothing.
         RuntimeError: if the loaded adapter draws another image than the trained one.
     """
+    name = "moving average" if weights == "ema" else "trained adapter"
     num_inference_steps = min(MAX_INFERENCE_STEPS, validator.settings.num_inference_steps)
     validator = replace(
         validator, settings=replace(validator.settings, num_inference_steps=num_inference_steps)
@@ -35,7 +38,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
     trained = validator.images(prompts)[0]
     if not np.ptp(np.asarray(trained)):
         raise ValueError(
-            f"The trained adapter draws an empty image of '{prompts[0]}': its weights ran away. "
+            f"The {name} draws an empty image of '{prompts[0]}': its weights ran away. "
             "Lower learning_rate; earlier checkpoints are kept."
         )
     fresh = model.family.load_denoiser(model.folder, model.device)
@@ -51,9 +54,9 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator) -> None:
         )
     if change < PROOF_THRESHOLD:
         raise ValueError(
-            f"The trained adapter changes the image of '{prompts[0]}' by {change:.2f} of 255 grey levels, "
+            f"The {name} changes the image of '{prompts[0]}' by {change:.2f} of 255 grey levels, "
             f"which is nothing. Train longer than {validator.config.max_train_steps} steps, "
-            "or raise learning_rate."
+            f"or {'lower ema_decay' if weights == 'ema' else 'raise learning_rate'}."
         )
 
 

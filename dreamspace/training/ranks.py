@@ -1,5 +1,6 @@
 """The processes of a run: the device and precision of this one, and what all of them agree on."""
 
+import functools
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from dreamspace.config import RunConfig
 from dreamspace.jobs.control import ControlName, consume_control
+
+PATIENCE = timedelta(hours=24)
+"""Ranks wait for as long as rank 0 draws: class images before the training, validation images in it."""
 
 
 def new_accelerator(config: RunConfig) -> Accelerator:
@@ -22,11 +26,21 @@ def new_accelerator(config: RunConfig) -> Accelerator:
         raise ValueError(
             "mixed_precision 'fp16' needs a GPU, and this machine has none. Set it to 'no' or 'bf16'."
         )
-    # Ranks wait for as long as rank 0 draws: class images before the training, validation images in it.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.
     ranks_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return Accelerator(cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    accelerator = Accelerator(
+        cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience]
+    )
+    if accelerator.num_processes > 1:
+        host_group()  # Here, where all ranks are at the same place.
+    return accelerator
+
+
+@functools.cache
+def host_group() -> torch.distributed.ProcessGroup:
+    """All ranks, for tensors on the CPU: what they agree on there waits for no GPU."""
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def distributed(denoiser: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
@@ -45,6 +59,7 @@ def consume_requests(accelerator: Accelerator, job_dir: Path) -> set[ControlName
     names = get_args(ControlName)
     found = [accelerator.is_main_process and consume_control(job_dir, name) for name in names]
     if accelerator.num_processes > 1:
-        flags = torch.tensor(found, dtype=torch.int32, device=accelerator.device)
-        found = accelerator.reduce(flags, "sum").tolist()
+        flags = torch.tensor(found, dtype=torch.int32)
+        torch.distributed.all_reduce(flags, group=host_group())
+        found = flags.tolist()
     return {name for name, was_found in zip(names, found, strict=True) if was_found}

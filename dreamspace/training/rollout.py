@@ -4,7 +4,6 @@ A row that is to be trained at timestep t is noised at t + k, and the model take
 training timestep each. After that the model sees its own small errors, as it will when it draws an image.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamspace.config.rollout import rollout_probability
 from dreamspace.config.sections import RolloutSettings
 from dreamspace.training.objective import per_row, predicted_latents
 from dreamspace.training.schedule import NoiseSchedule
@@ -43,26 +43,6 @@ def uses_reflexflow(settings: RolloutSettings, schedule: NoiseSchedule) -> bool:
             f"{schedule.prediction_type}. Set it to null."
         )
     return schedule.is_flow if wanted is None else wanted
-
-
-def rollout_probability(step: int, settings: RolloutSettings) -> float:
-    """The share of rows that are rolled out at a step, counted from 0.
-
-    It is 0 before `start_step`. Over `ramp_steps` it then rises to the probability, from 0; an explicit
-    start or end is obeyed instead.
-    """
-    begun = step - settings.scheduled_sampling_start_step
-    if begun < 0 or settings.scheduled_sampling_max_step_offset == 0:
-        return 0.0
-    end = settings.scheduled_sampling_prob_end
-    end = settings.scheduled_sampling_probability if end is None else end
-    if settings.scheduled_sampling_ramp_steps == 0:
-        return end
-    start = settings.scheduled_sampling_prob_start or 0.0
-    progress = min(1.0, begun / settings.scheduled_sampling_ramp_steps)
-    if settings.scheduled_sampling_ramp_shape == "cosine":
-        progress = 0.5 - 0.5 * math.cos(math.pi * progress)
-    return start + (end - start) * progress
 
 
 def rollout_length(seed: int, step: int, row: int, settings: RolloutSettings) -> int:

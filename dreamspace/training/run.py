@@ -12,7 +12,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.previews import load_tiny_vae
-from dreamspace.run_folder import checkpoint_folder
+from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
     prune_optimizers,
     remove_unfinished,
@@ -212,22 +212,36 @@ class Run:
         return state["step"]
 
     def finish(self) -> None:
-        """Export the adapter; `done` only once it was loaded again and changed an image as trained."""
+        """Export the adapter; `done` only once it was loaded again and changed an image as trained.
+
+        The moving average is exported if it does so too; else a warning says why it is not.
+        """
         self.events.write("stage", name="saving", message="Saving the adapter and proving that it loads.")
         if self.accelerator.is_main_process:
             self.state.check_disk(self.run_dir)
             self.state.adapter.denoiser.eval()
-            temporary = self.run_dir / ".adapter.new"
-            temporary.mkdir()
-            with self.state.in_place("trained"):
-                self.state.save_adapter(temporary)
-                prove(temporary, self.model, self.validator)
-            replace_folder(temporary, self.run_dir / "adapter")
+            self.export("trained")
             if self.state.ema is not None:
-                temporary = self.run_dir / ".adapter-ema.new"
-                temporary.mkdir()
-                with self.state.in_place("ema"):
-                    self.state.save_adapter(temporary)
-                replace_folder(temporary, self.run_dir / "adapter-ema")
+                try:
+                    self.export("ema")
+                except ValueError as error:
+                    remove_unfinished(self.run_dir)
+                    self.events.write(
+                        "warning", message=str(error), hint="The adapter without it is proven and saved."
+                    )
         self.accelerator.wait_for_everyone()
         self.events.write("done", step=self.config.max_train_steps, path="adapter")
+
+    def export(self, weights: Weights) -> None:
+        """Save an adapter with these weights once it is proven.
+
+        Raises:
+            ValueError: if it draws nothing, or changes nothing.
+        """
+        folder = adapter_folder(self.run_dir, ema=weights == "ema")
+        temporary = folder.with_name(f".{folder.name}.new")
+        temporary.mkdir()
+        with self.state.in_place(weights):
+            self.state.save_adapter(temporary)
+            prove(temporary, self.model, self.validator, weights)
+        replace_folder(temporary, folder)

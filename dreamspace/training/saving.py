@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from dreamspace.files import read_json, write_json
 from dreamspace.models.adapters import Adapter
 from dreamspace.models.family import Family
+from dreamspace.run_folder import EMA_FOLDER, WEIGHTS_NAME
 from dreamspace.training.checkpoints import load_optimizer, save_optimizer, save_tensors
 from dreamspace.training.ema import MovingAverage
 from dreamspace.training.optimizers import averages_weights, put_in_place, usable_weights
@@ -61,7 +62,9 @@ class TrainingState:
             save_tensors(trained, folder / TRAINED_FILE)
         save_optimizer(self.optimizer, folder)
         if self.ema is not None:
-            self.ema.save(folder)
+            (folder / EMA_FOLDER).mkdir()
+            with self.in_place("ema"):
+                self.save_adapter(folder / EMA_FOLDER)
         scaler = self.accelerator.scaler
         state = {
             "step": step,
@@ -91,10 +94,19 @@ class TrainingState:
             trained = load_file(folder / TRAINED_FILE)
             put_in_place(self.adapter.parameters, [trained[name] for name in sorted(trained)])
         if self.ema is not None:
-            self.ema.load(folder)
+            self._load_ema(folder)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["grad_scaler"])
         return state
+
+    def _load_ema(self, folder: Path) -> None:
+        if not (folder / EMA_FOLDER / WEIGHTS_NAME).is_file():
+            raise ValueError(
+                f"{folder.name} holds no moving average. Set use_ema to false, or start a new run."
+            )
+        with self.ema.in_place():
+            self.adapter.load(folder / EMA_FOLDER)
+            self.ema.take_over()
 
     def check_disk(self, folder: Path) -> None:
         """Refuse to begin what the disk cannot hold.

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from dreamspace.training.objective import PredictionType, per_row, signal_to_noise
 
+LOWEST_NOISE_SHARE = 0.25
+"""Of the picture, which is an SNR of 16: above it a rollout's drift no longer counts as noise in full."""
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -46,9 +49,20 @@ class NoiseSchedule:
         """Noisy latents (B, C, h, w) at (B,) timesteps."""
         return per_row(self.alphas[timesteps]) * latents + per_row(self.sigmas[timesteps]) * noise
 
-    def noise_between(self, noisy_latents: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise that leads from latents to noisy latents, whatever made these; `add_noise` backwards."""
-        return (noisy_latents - per_row(self.alphas[timesteps]) * latents) / per_row(self.sigmas[timesteps])
+    def noise_after(self, drifted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise that leads from latents to where a rollout has drifted from their noisy ones.
+
+        That is (drifted - alpha latents) / sigma, or the drawn noise and the drift divided by sigma. Where
+        there is hardly any noise that division would make a target far beyond all that a model predicts, so
+        sigma counts at least `LOWEST_NOISE_SHARE` of alpha.
+
+        Args:
+            noise: that was drawn, (B, C, h, w).
+            timesteps: (B,), where the rollouts end.
+        """
+        drift = drifted - self.add_noise(latents, noise, timesteps)
+        divisors = torch.maximum(self.sigmas[timesteps], LOWEST_NOISE_SHARE * self.alphas[timesteps])
+        return noise + drift / per_row(divisors)
 
 
 def noise_schedule(scheduler: Any, rescale_zero_snr: bool = False) -> NoiseSchedule:

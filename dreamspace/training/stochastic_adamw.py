@@ -82,6 +82,7 @@ class StochasticAdamW(torch.optim.Optimizer):
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] = state["step"].to(parameter.device)  # torch loads it onto the CPU
         return state
 
 

@@ -148,6 +148,11 @@ def test_settings_stand_in_sections_in_the_order_of_the_file() -> None:
             {"snr_gamma": 5, "debiased_estimation": True},
             "config: snr_gamma and debiased_estimation are two weightings of the same timesteps. Keep one.",
         ),
+        (
+            {"masked_background_weight": 0.1, "masked_prior_weight": 0.5},
+            "config: masked_background_weight and masked_prior_weight pull the background to two targets, "
+            "the photo's own and the base model's. Set one of them to 0.",
+        ),
         ({"snr_gamma": 0}, "config: snr_gamma must be above 0, got 0."),
         ({"masked_prior_weight": 1.5}, "config: masked_prior_weight must be at most 1, got 1.5."),
         (

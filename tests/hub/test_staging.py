@@ -36,6 +36,15 @@ def test_only_adapter_card_and_newest_images_are_staged(run_dir: Path, tmp_path:
     assert [entry["text"] for entry in widget] == ["a photo of a sks dog", "a photo of a sks dog in the snow"]
 
 
+def test_moving_average_is_staged_beside_the_adapter(run_dir: Path, tmp_path: Path) -> None:
+    write_adapter(run_dir / "adapter-ema" / "pytorch_lora_weights.safetensors", alpha=4)
+    files = staged(run_dir, tmp_path / "staging")
+    averaged = files["adapter-ema/pytorch_lora_weights.safetensors"]
+    assert b"unet.lora_alpha" in averaged
+    assert PHOTOS.encode() not in averaged
+    assert averaged != files["adapter/pytorch_lora_weights.safetensors"]
+
+
 def test_nothing_staged_names_a_path_of_the_machine(run_dir: Path, tmp_path: Path) -> None:
     config = read_json(run_dir / "config.json")
     write_json(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_runs import INSTANCE_PROMPT, SETTINGS, events_of
+from tiny_runs import INSTANCE_PROMPT, QUICK, SETTINGS, events_of, train_here, write_run_folder
 
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import Workspace
@@ -17,8 +17,8 @@ SEED = 42  # of the run's validation
 LAST_STEP = SETTINGS["max_train_steps"]
 
 
-def validation(run_dir: Path, step: int) -> Image.Image:
-    return Image.open(run_dir / "validation" / f"step-{step:06d}" / "0.png")
+def validation(run_dir: Path, step: int, name: str = "0.png") -> Image.Image:
+    return Image.open(run_dir / "validation" / f"step-{step:06d}" / name)
 
 
 @pytest.mark.parametrize("which", ["run", "checkpoint", "adapter"])
@@ -51,6 +51,29 @@ def test_earlier_checkpoint_draws_an_image_between(
     image = Image.open(tmp_path / "1.png")
     assert grey_levels_apart(image, validation(finished_run, 0)) > 0.5
     assert grey_levels_apart(image, validation(finished_run, LAST_STEP)) > 0.5
+
+
+def test_moving_average_draws_other_images(
+    shell: Callable, tiny_model: Path, photos: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    run_dir, out = tmp_path / "run", tmp_path / "out"
+    settings = {"use_ema": True, "ema_decay": 0.5, "ema_validation": "ema_only", "validation_disable": False}
+    settings |= {"max_train_steps": 4, "checkpoint_step_interval": 2, "validation_step_interval": 2}
+    write_run_folder(run_dir, tiny_model, photos, **QUICK | settings)
+    train_here(run_dir)
+    for number, checkpoint in enumerate([[], ["--checkpoint", 2]]):
+        options = ["--ema", *checkpoint, "--prompt", INSTANCE_PROMPT, "--seed", SEED, "--out", out]
+        result = shell("generate", "--run", run_dir, *options)
+        assert result.status == 0, result.errors
+        drawn = Image.open(out / f"{number}.png")
+        step = 2 if checkpoint else 4
+        assert grey_levels_apart(drawn, validation(run_dir, step, "0-ema.png")) < 0.1
+    result = shell("generate", "--run", finished_run, *options)
+    assert result.status != 0
+    assert "has no moving average: its use_ema is false. Leave it out." in result.errors
+    result = shell("generate", "--adapter", run_dir / "adapter-ema", "--ema", *options[3:])
+    assert result.status != 0
+    assert "--ema belongs to --run" in result.errors
 
 
 def test_images_go_into_the_job_and_are_announced(finished_run: Path) -> None:

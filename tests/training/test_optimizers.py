@@ -252,3 +252,16 @@ def test_restarts_and_power_are_obeyed() -> None:
     assert again[4] < 0.1
     square = rates("polynomial", lr_power=2.0, lr_warmup_steps=0)
     assert square == pytest.approx([0.5 * (1 - step / 10) ** 2 for step in range(10)], abs=1e-6)
+
+
+def test_count_of_steps_that_torch_loads_onto_the_cpu_follows_its_weight() -> None:
+    before = StochasticAdamW([nn.Parameter(torch.ones(3))], lr=1e-3)
+    before.param_groups[0]["params"][0].grad = torch.ones(3, dtype=torch.bfloat16)
+    before.step()
+    elsewhere = nn.Parameter(torch.ones(3, device="meta"))
+    resumed = StochasticAdamW([elsewhere], lr=1e-3)
+    resumed.load_state_dict(before.state_dict())
+    assert resumed.state[elsewhere]["step"].device.type == "cpu"
+    # A whole step cannot be taken on the meta device, which has no values.
+    assert all(value.device.type == "meta" for value in resumed._state_of(elsewhere).values())
+    assert resumed.state[elsewhere]["step"].device.type == "meta"

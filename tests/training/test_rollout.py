@@ -13,8 +13,9 @@ from diffusers import (
 )
 from torch import Tensor
 
+from dreamspace.config.rollout import rollout_probability
 from dreamspace.config.sections import RolloutSettings
-from dreamspace.training.rollout import RollOut, Rollout, rollout_length, rollout_probability
+from dreamspace.training.rollout import RollOut, Rollout, rollout_length
 from dreamspace.training.schedule import NoiseSchedule, noise_schedule
 
 # Of a thousand timesteps, and of 40, whose steps are so long that the solvers come out far apart.
@@ -148,7 +149,9 @@ def settings(**values) -> RolloutSettings:
         ({"probability": 1.0, "ramp_steps": 1000, "prob_start": 1.0, "prob_end": 0.5}, {0: 1.0, 500: 0.75}),
         ({"probability": 1.0, "ramp_steps": 4, "ramp_shape": "cosine"}, {1: 0.5 - 0.5**1.5, 2: 0.5, 4: 1.0}),
         ({"probability": 0.5, "start_step": 10}, {9: 0.0, 10: 0.5}),
-        ({"probability": 0.5, "prob_end": 0.25}, {0: 0.25}),
+        ({"probability": 0.5, "prob_end": 0.25}, {0: 0.5, 9000: 0.5}),
+        ({"prob_end": 0.25}, {0: 0.25}),
+        ({}, {0: 0.0}),
         ({"probability": 1.0, "max_step_offset": 0}, {0: 0.0}),
     ],
 )

@@ -28,6 +28,7 @@ from tiny_runs import (
 from dreamspace.jobs.control import request
 from dreamspace.models.sd1x import StableDiffusion1
 from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.training import ranks as ranks_module
 from dreamspace.training import run as run_module
 from dreamspace.training import saving
 from dreamspace.training.checkpoints import save_optimizer
@@ -176,17 +177,21 @@ def test_requests_to_save_and_to_sample_are_obeyed_once(
     assert steps == sorted(steps), "what is asked for comes after the losses up to it"
 
 
-def test_ranks_agree_on_all_requests_by_one_reduction(tmp_path: Path) -> None:
+def test_ranks_agree_on_all_requests_by_one_reduction_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reduced = []
 
-    def reduce(flags: torch.Tensor, how: str) -> torch.Tensor:
-        reduced.append(flags.tolist())
-        return flags + torch.tensor([1, 0, 0])  # as if another rank were the main process
+    def all_reduce(flags: torch.Tensor, group: str) -> None:
+        reduced.append((flags.tolist(), flags.device.type, group))
+        flags += torch.tensor([1, 0, 0])  # as if another rank were the main process
 
-    ranks = SimpleNamespace(is_main_process=True, num_processes=2, device="cpu", reduce=reduce)
+    monkeypatch.setattr(ranks_module, "host_group", lambda: "on the host")
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    ranks = SimpleNamespace(is_main_process=True, num_processes=2, device="meta")
     request(tmp_path, "save")
     assert consume_requests(ranks, tmp_path) == {"stop", "save"}
-    assert reduced == [[0, 0, 1]]
+    assert reduced == [([0, 0, 1], "cpu", "on the host")]
     alone = SimpleNamespace(is_main_process=True, num_processes=1)
     request(tmp_path, "sample")
     assert consume_requests(alone, tmp_path) == {"sample"}
@@ -304,7 +309,7 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(
     for name in names:
         ours, expected = (load_file(run / name / WEIGHTS_NAME) for run in (resumed, whole))
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
-    for name in ("optimizer.safetensors", *(["ema.safetensors"] if "use_ema" in settings else [])):
+    for name in ("optimizer.safetensors", *([f"ema/{WEIGHTS_NAME}"] if "use_ema" in settings else [])):
         ours, expected = (load_file(run / "checkpoints" / "step-000006" / name) for run in (resumed, whole))
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
@@ -355,6 +360,37 @@ def test_adapter_of_the_average_draws_its_validation_image(
         assert grey_levels_apart(drawn, shown) < 0.1
     with Image.open(tmp_path / "validation" / "step-000004" / "0.png") as trained:
         assert grey_levels_apart(drawn, trained) > 0.2
+
+
+def test_average_that_changes_nothing_is_a_warning_beside_a_proven_adapter(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = {"use_ema": True, "ema_decay": 1 - 1e-9, "learning_rate": 0.01}
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings)
+    events = train_here(tmp_path)
+    assert events[-1]["kind"] == "done"
+    (warning,) = events_of(tmp_path, "warning")
+    assert warning["message"].startswith(
+        "The moving average changes the image of 'a photo of a sks dog' by 0."
+    )
+    assert warning["message"].endswith("Train longer than 4 steps, or lower ema_decay.")
+    assert (tmp_path / "adapter" / WEIGHTS_NAME).is_file()
+    assert list(tmp_path.glob("*adapter-ema*")) == []
+
+
+def test_average_is_kept_in_every_checkpoint_and_one_without_cannot_be_resumed(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | EMA, checkpoints_total_limit=1)
+    train_here(tmp_path)
+    averages = [tmp_path / "checkpoints" / name / "ema" / WEIGHTS_NAME for name in checkpoints(tmp_path)]
+    assert len(averages) == 2
+    assert all(path.is_file() for path in averages)
+    last, final = load_file(averages[-1]), load_file(tmp_path / "adapter-ema" / WEIGHTS_NAME)
+    assert all(torch.equal(last[name], final[name]) for name in last)
+    averages[-1].unlink()
+    with pytest.raises(ValueError, match=r"step-000004 holds no moving average\. Set use_ema to false"):
+        train_here(tmp_path, resume=True)
 
 
 def test_mixture_is_announced_before_the_model_is_loaded(

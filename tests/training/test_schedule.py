@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
+from dreamspace.training.objective import per_row
 from dreamspace.training.schedule import noise_schedule
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -38,8 +39,29 @@ def test_noise_is_found_again_between_latents_and_noisy_latents(scheduler) -> No
     schedule = noise_schedule(scheduler)
     latents, noise = torch.randn(2, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     noisy_latents = schedule.add_noise(latents, noise, TIMESTEPS)
-    found = schedule.noise_between(noisy_latents, latents, TIMESTEPS)
-    torch.testing.assert_close(found, noise, rtol=1e-3, atol=1e-3)
+    drawn = noise + 0.1 * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = schedule.noise_after(noisy_latents, latents, drawn, TIMESTEPS)
+    torch.testing.assert_close(found[2:], noise[2:], rtol=1e-3, atol=1e-3)
+    for row in (0, 1):  # above an SNR of 16 only a share of the difference is found
+        share = schedule.sigmas[TIMESTEPS[row]] / (0.25 * schedule.alphas[TIMESTEPS[row]])
+        expected = drawn[row] + share * (noise[row] - drawn[row])
+        assert share < 0.4
+        torch.testing.assert_close(found[row], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scheduler", [DDPMScheduler(**BETAS), FlowMatchEulerDiscreteScheduler()])
+def test_drift_makes_no_target_beyond_four_times_itself(scheduler) -> None:
+    schedule = noise_schedule(scheduler)
+    latents, noise, drift = torch.randn(3, 1000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.arange(1000)
+    noisy_latents = schedule.add_noise(latents, noise, timesteps)
+    found = schedule.noise_after(noisy_latents + drift, latents, noise, timesteps)
+    assert ((found - noise).abs() <= 5.01 * drift.abs() + 1e-5).all()
+    scale = per_row(schedule.alphas), per_row(schedule.sigmas)
+    exact = (noisy_latents + drift - scale[0] * latents) / scale[1]
+    noisy = schedule.snr < 16
+    assert noisy[250:].all()
+    torch.testing.assert_close(found[noisy], exact[noisy], rtol=1e-3, atol=1e-3)
 
 
 def test_zero_terminal_snr_equals_diffusers_and_ends_in_pure_noise() -> None:

@@ -108,7 +108,7 @@ def rolled_out_by_hand(step: TrainingStep, batch: Batch) -> Tensor:
     for rollout in batch.rollouts:
         row = slice(rollout.row, rollout.row + 1)
         at = torch.tensor([rollout.start])
-        x = schedule.add_noise(batch.latents[row], batch.input_noise[row], at)
+        x = schedule.add_noise(batch.latents[row], batch.noise[row], at)
         while at > batch.timesteps[row]:
             own = {name: values[row] for name, values in batch.conditioning.items()}
             with torch.no_grad():
@@ -126,17 +126,19 @@ def rolled_out_by_hand(step: TrainingStep, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("target", ["recomputed", "original_noise"])
 def test_rolled_out_rows_are_trained_where_the_model_itself_ended(new_step: NewStep, target: str) -> None:
-    step = new_step(**PLAIN, **ROLLOUT, with_prior=False, scheduled_sampling_target=target)
+    settings = {"scheduled_sampling_target": target, "input_perturbation": 0.1}
+    step = new_step(**PLAIN, **ROLLOUT, **settings, with_prior=False)
     batch = step.batches.batch(0, 0)
-    assert len(batch.rollouts) >= 2
+    assert 2 <= len(batch.rollouts) < 8
+    of_rollouts = [rollout.row for rollout in batch.rollouts]
+    is_plain = (batch.input_noise == batch.noise).flatten(1).all(dim=1)
+    assert is_plain.nonzero().flatten().tolist() == sorted(of_rollouts), "no target knows of a perturbation"
     ended = rolled_out_by_hand(step, batch)
     noise = batch.noise
     if target == "recomputed":
-        alphas, sigmas = (
-            per_row(table[batch.timesteps]) for table in (step.schedule.alphas, step.schedule.sigmas)
-        )
-        rolled = [rollout.row for rollout in batch.rollouts]
-        noise = noise.index_copy(0, torch.tensor(rolled), ((ended - alphas * batch.latents) / sigmas)[rolled])
+        rolled = torch.tensor([rollout.row for rollout in batch.rollouts])
+        found = step.schedule.noise_after(ended, batch.latents, batch.noise, batch.timesteps)
+        noise = noise.index_copy(0, rolled, found[rolled])
         assert (noise - batch.noise)[rolled].abs().max() > 1e-3
     expected = (predict(step, ended, batch.timesteps, batch) - noise).square().mean(dim=(1, 2, 3))
     torch.testing.assert_close(step.losses(batch)[0], expected, rtol=1e-3, atol=1e-5)
@@ -197,7 +199,8 @@ def test_reflexflow_corrects_rolled_out_rows_and_no_others(new_step: NewStep) ->
     ended = rolled_out_by_hand(step, batch)
     clean = predict(step, noisy_latents(step, batch), batch.timesteps, batch)
     prediction = predict(step, ended, batch.timesteps, batch)
-    target = (ended - batch.latents) / per_row(step.schedule.sigmas[batch.timesteps])
+    noise = step.schedule.noise_after(ended, batch.latents, batch.noise, batch.timesteps)
+    target = noise - batch.latents
     errors = (prediction - target).square() * exposure_weights(clean, prediction, 3.0)
     drift = drift_loss(prediction, ended, batch.latents)
     expected = 0.5 * errors.mean(dim=(1, 2, 3)) + 2.0 * drift
