@@ -22,6 +22,7 @@ import argparse
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dreamspace.evaluation.clip import Clip
@@ -42,6 +43,7 @@ from dreamspace.mini.world import all_sceneries, render
 
 IMAGE_SEEDS = (0, 1, 2, 3)
 NUM_CLASS_IMAGES = 24
+LABEL_PX = 190
 
 GENERATED = ("--class-images", str(NUM_CLASS_IMAGES))
 DRAWN = ("--class-photos", "CLASS_PHOTOS")
@@ -296,19 +298,27 @@ def gap_closed(rows: list[Row]) -> str:
 
 
 def write_grid(bench: Bench, rows: list[Row], path: Path) -> None:
-    """Held-out photos, the base model, and each method at one seed, for every subject below each other."""
+    """Held-out photos, the base model, and each method at the first seed, with the subjects side by side."""
+    subjects = list(dict.fromkeys(row.subject for row in rows))
+    seed = min(row.seed for row in rows)
+    lines = [("held-out photos", [held_out_strip(subject) for subject in subjects])]
+    lines.append(("before", [Image.open(bench.home / f"base-{subject}.png") for subject in subjects]))
+    for method in dict.fromkeys(row.method for row in rows):
+        folders = [bench.run_dir(method, subject, seed) for subject in subjects]
+        lines.append((method, [Image.open(folder / "figures.png") for folder in folders]))
     strips = []
-    for subject in dict.fromkeys(row.subject for row in rows):
-        photos = [image for image, _ in subject_photos(subject, held_out=True) + subject_photos(subject)[:2]]
-        strips.append(np.concatenate([np.asarray(image.resize((128, 128))) for image in photos], axis=1))
-        strips.append(np.asarray(Image.open(bench.home / f"base-{subject}.png")))
-        seed = min(row.seed for row in rows)
-        for row in rows:
-            if row.subject == subject and row.seed == seed:
-                strips.append(
-                    np.asarray(Image.open(bench.run_dir(row.method, subject, seed) / "figures.png"))
-                )
+    for name, pictures in lines:
+        label = Image.new("RGB", (LABEL_PX, pictures[0].height), "white")
+        ImageDraw.Draw(label).text((8, 8), textwrap.fill(name, 20), "black", font_size=16)
+        strips.append(np.concatenate([np.asarray(picture) for picture in (label, *pictures)], axis=1))
     Image.fromarray(np.concatenate(strips)).save(path)
+
+
+def held_out_strip(subject: str) -> Image.Image:
+    """The held-out photos of a subject, and two that are learned from."""
+    photos = [image for image, _ in subject_photos(subject, held_out=True) + subject_photos(subject)[:2]]
+    tiles = [np.asarray(image.resize((128, 128))) for image in photos]
+    return Image.fromarray(np.concatenate(tiles, axis=1))
 
 
 def main() -> None:

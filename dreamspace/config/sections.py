@@ -241,7 +241,10 @@ class RolloutSettings(Section):
         description="That share at the ramp's start; null is 0 where there is a ramp.",
     )
     scheduled_sampling_prob_end: float | None = Field(
-        None, ge=0, le=1, description="That share at the ramp's end; null is the probability."
+        None,
+        ge=0,
+        le=1,
+        description="That share at the ramp's end; null is the probability, taken without a ramp too.",
     )
     scheduled_sampling_ramp_steps: int = Field(
         0, ge=0, le=MAX_STEPS, description="Steps over which the share of rolled-out rows grows."
