@@ -8,6 +8,9 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 EMA_FOLDER = "ema"
 """In a checkpoint, the folder of the adapter with the moving average of its weights."""
 
+AVERAGED = "adapter-ema"
+"""In a run, the folder of the moving average of its adapter, beside the adapter."""
+
 
 def step_name(step: int) -> str:
     """The name of what belongs to a step: "step-000200"."""
@@ -27,5 +30,5 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) -> Path:
     """Where the adapter of a checkpoint lies, or the finished one; or the moving average of its weights."""
     if step is None:
-        return run_dir / ("adapter-ema" if ema else "adapter")
+        return run_dir / (AVERAGED if ema else "adapter")
     return checkpoint_folder(run_dir, step) / EMA_FOLDER if ema else checkpoint_folder(run_dir, step)

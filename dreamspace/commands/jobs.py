@@ -10,11 +10,9 @@ from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.workspace import Workspace
 
 
-def run_job(
-    kind: str, arguments: dict[str, Any], *, needs_gpu: bool = True, secrets: dict[str, str] | None = None
-) -> int:
+def run_job(kind: str, arguments: dict[str, Any], **options: Any) -> int:
     """Do a job in a new folder of the workspace; see `run_job_in`."""
-    return run_job_in(Workspace().new_job_dir(kind), kind, arguments, needs_gpu=needs_gpu, secrets=secrets)
+    return run_job_in(Workspace().new_job_dir(kind), kind, arguments, **options)
 
 
 def run_job_in(job_dir: Path, kind: str, arguments: dict[str, Any], **options: Any) -> int:

@@ -123,7 +123,7 @@ class StepPlan:
     def epoch_steps(self, step: int = 0) -> int:
         """The number of steps of the epoch that this step belongs to, if nothing begins or ends in it."""
         border, _, _ = self._position(step)
-        return sum(ceil(count / self.step_rows) for count in self._bucket_counts(border).values())
+        return self._num_steps(border)
 
     def mixture(self, num_steps: int) -> dict[str, float]:
         """Share of each dataset among the rows of the first `num_steps` steps."""
@@ -133,8 +133,11 @@ class StepPlan:
     def _position(self, step: int) -> tuple[int, int, int]:
         """(step at which the datasets that take part last changed, epoch since then, step in that epoch)."""
         border = max(border for border in self._borders if border <= step)
-        epoch_steps = sum(ceil(count / self.step_rows) for count in self._bucket_counts(border).values())
-        return border, *divmod(step - border, epoch_steps)
+        return border, *divmod(step - border, self._num_steps(border))
+
+    def _num_steps(self, border: int) -> int:
+        """The steps of each epoch from this step on."""
+        return sum(ceil(count / self.step_rows) for count in self._bucket_counts(border).values())
 
     def _active(self, border: int) -> list[int]:
         return [index for index, dataset in enumerate(self.datasets) if dataset.is_active(border)]

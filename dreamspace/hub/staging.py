@@ -26,10 +26,10 @@ from dreamspace.config import (
 from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME
 
 ADAPTER = f"adapter/{WEIGHTS_NAME}"
-AVERAGED = f"adapter-ema/{WEIGHTS_NAME}"
+AVERAGED_ADAPTER = f"{AVERAGED}/{WEIGHTS_NAME}"
 MAX_NUM_IMAGES = 12
 
 # Settings whose value is a number or one word, and what the card calls them.
@@ -82,7 +82,7 @@ def read_run(run_dir: Path) -> Run:
         RunConfig.load(run_dir / "config.json"),
         read_datasets(run_dir / "multidatabackend.json"),
         _newest_samples(run_dir, events),
-        run_dir / AVERAGED if (run_dir / AVERAGED).is_file() else None,
+        run_dir / AVERAGED_ADAPTER if (run_dir / AVERAGED_ADAPTER).is_file() else None,
     )
 
 
@@ -92,7 +92,7 @@ def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
     Raises:
         ValueError: if the adapter or an image cannot be read.
     """
-    adapters = {ADAPTER: run.adapter} | ({AVERAGED: run.averaged} if run.averaged else {})
+    adapters = {ADAPTER: run.adapter} | ({AVERAGED_ADAPTER: run.averaged} if run.averaged else {})
     for name, source in adapters.items():
         copy_adapter(source, folder / name)
     samples = [CardSample(f"images/{index}.png", prompt) for index, (_, prompt) in enumerate(run.samples)]

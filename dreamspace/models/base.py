@@ -51,6 +51,11 @@ class BaseModel:
         return conditioning
 
 
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def open_model(name: str, family: str, cache: Path, device: torch.device | None = None) -> BaseModel:
     """Find a base model; nothing is loaded yet.
 
@@ -66,6 +71,6 @@ def open_model(name: str, family: str, cache: Path, device: torch.device | None 
         raise ValueError(
             f"There is no model family '{family}'.{nearest(family, FAMILIES)} Known: {', '.join(FAMILIES)}."
         )
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     family_of_model = FAMILIES[family]
     return BaseModel(name, family_of_model, model_folder(name, family_of_model.parts), device, cache)

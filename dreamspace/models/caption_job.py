@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dreamspace.data.captions import caption_file, write_caption
 from dreamspace.data.photos import list_photos, read_photo
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
+from dreamspace.models.base import best_device
 from dreamspace.models.captioner import Captioner
 
 
@@ -31,7 +30,7 @@ def caption(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> No
         photos = [photo for photo in photos if caption_file(photo) is None]
     num_done = num_written = 0
     _report(events, num_done, len(photos))
-    captioner = Captioner(arguments["model"], _device()) if photos else None
+    captioner = Captioner(arguments["model"], best_device()) if photos else None
     for photo in photos:
         if stop_requested(job_dir):
             break
@@ -54,7 +53,3 @@ def _report(events: EventWriter, done: int, total: int) -> None:
     message = f"Captioning photos: {done} of {total}." if total else "Every photo has a caption already."
     events.write("stage", name="captioning", message=message)
     events.write("progress", step=done, num_steps=total, steps_per_second=None, eta_seconds=None)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

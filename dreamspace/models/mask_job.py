@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dreamspace.data.grabcut import grabcut
@@ -15,6 +14,7 @@ from dreamspace.data.photos import PhotoError, list_photos, read_photo
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
+from dreamspace.models.base import best_device
 from dreamspace.models.segmentation import best_available, open_segmenter
 from dreamspace.suggest import nearest
 
@@ -90,8 +90,7 @@ def _method(method: str, model: str | None, subject_text: str) -> tuple[str, Fin
         raise ValueError(
             f"The method {chosen} finds the subject by its name. Give it by --subject-text, such as dog."
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = open_segmenter(chosen, model, device)
+    segmenter = open_segmenter(chosen, model, best_device())
     return segmenter.name, lambda photo: segmenter.mask(photo, subject_text)
 
 

@@ -13,14 +13,11 @@ from dreamspace.files import read_json
 from dreamspace.jobs.events import EVENTS_FILE
 from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job
 from dreamspace.jobs.workspace import JobStatus, Workspace, job_status
-from dreamspace.run_folder import WEIGHTS_NAME, step_of
+from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME, step_of
 from dreamspace.ui.subject import Subject
 
 CONFIG_FILE = "config.json"
 DATASETS_FILE = "multidatabackend.json"
-
-AVERAGED = "adapter-ema"
-"""The folder of the moving average of a run's adapter, beside the adapter."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME
 from dreamspace.ui.framing import framing
-from dreamspace.ui.library import AVERAGED
 from dreamspace.ui.masks import (
     PREVIEW_PX,
     draw_cells,

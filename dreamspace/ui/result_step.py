@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import step_name
+from dreamspace.run_folder import AVERAGED, step_name
 from dreamspace.ui.guide import Guide
-from dreamspace.ui.library import AVERAGED, Run, job_arguments
+from dreamspace.ui.library import Run, job_arguments
 from dreamspace.ui.media import adapter_url, event_picture_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dreamspace.jobs.workspace import Workspace
+from dreamspace.run_folder import AVERAGED
 from dreamspace.ui.changes import choose_sample
-from dreamspace.ui.library import AVERAGED
 from dreamspace.ui.media import adapter_url, class_url, media_router, picture_url, subject_url
 
 
