@@ -31,11 +31,11 @@ from dreamspace.data.masks import Mask
 from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.data.samples import Sample
 from dreamspace.jobs.events import EventWriter
-from dreamspace.mini import MODEL_FOLDER
 from dreamspace.mini.parts import noise_schedule as mini_noise
 from dreamspace.mini.subjects import write_photos
-from dreamspace.models import FAMILIES
 from dreamspace.models.adapters import Adapter, add_lora
+from dreamspace.models.base import open_model
+from dreamspace.models.sd1x import StableDiffusion
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
 from dreamspace.training.optimizers import new_optimizer
@@ -43,14 +43,14 @@ from dreamspace.training.preparation import TrainingSet
 from dreamspace.training.schedule import noise_schedule
 from dreamspace.training.setup import new_ema
 
-FAMILY = FAMILIES["sd1x"]
+FAMILY = StableDiffusion()
 Step = Callable[[int], None]
 NUM_PHOTOS = 6
 RANK = 16
 
 
 def mini_unet() -> UNet2DConditionModel:
-    return FAMILY.load_denoiser(MODEL_FOLDER, torch.device("cpu"))
+    return open_model(RunConfig(), Path("unused"), torch.device("cpu")).load_denoiser()
 
 
 def random_unet() -> UNet2DConditionModel:
@@ -67,7 +67,7 @@ def random_unet() -> UNet2DConditionModel:
 
 
 def new_lora(unet: UNet2DConditionModel) -> Adapter:
-    return add_lora(unet.train(), FAMILY.lora_targets, RANK, None, 0.0, seed=0)
+    return add_lora(unet.train(), FAMILY, RANK, None, 0.0, seed=0)
 
 
 def random_set(config: RunConfig, edge: int, width: int, regularised: float, has_masks: bool) -> TrainingSet:

@@ -10,9 +10,6 @@ from dreamspace.config.simpletuner_keys import (
 RUN_DIALECT = Dialect(
     later_keys=TRANSLATED_RUN_KEYS.union(IGNORED_RUN_KEYS),
     later_values={
-        "model_family": frozenset(
-            {"deepfloyd", "flux", "flux2", "qwen_image", "sana", "sd2x", "sd3", "sdxl", "z_image"}
-        ),
         "model_type": frozenset({"full"}),
         "lora_type": frozenset({"lycoris"}),
     },

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import field_validator, model_validator
 
 from dreamspace.config.dialects import RUN_DIALECT
+from dreamspace.config.families import FLAVOURS, flavour_model
 from dreamspace.config.parsing import parse_settings
 from dreamspace.config.sections import (
     AdapterSettings,
@@ -43,6 +44,17 @@ class RunConfig(
     ModelSettings,
 ):
     """Everything about a run but its datasets. Immutable; `apply_settings` makes a changed copy."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_model_of_flavour(cls, values: Any) -> Any:
+        """Where a family or flavour is given and no model, the model is the flavour's."""
+        if not isinstance(values, Mapping) or values.get("pretrained_model_name_or_path") is not None:
+            return values
+        family, flavour = values.get("model_family", "sd1x"), values.get("model_flavour")
+        if not {"model_family", "model_flavour"} & values.keys() or family not in FLAVOURS:
+            return values
+        return {**values, "pretrained_model_name_or_path": flavour_model(family, flavour)}
 
     @field_validator("validation_prompt", "lr_step_rules")
     @classmethod

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from dreamspace.config.families import FamilyName
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 FilledText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -27,8 +29,13 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """Model."""
 
-    model_family: Literal["sd1x"] = Field(
+    model_family: FamilyName = Field(
         "sd1x", description="The family of the base model, which decides how it is loaded and trained."
+    )
+    model_flavour: Text | None = Field(
+        None,
+        description="A model of the family by its short name, such as 'refiner-1.0', where no other is named;"
+        " null takes the family's usual one.",
     )
     pretrained_model_name_or_path: FilledText = Field(
         "mini",

@@ -69,6 +69,7 @@ class PhotoGeometry:
     """How a photo becomes a training image; a mask of the photo goes the same way.
 
     Attributes:
+        original_size: (width, height) in px of the upright photo.
         resized_size: (width, height) in px of the whole photo after scaling.
         crop: (left, top, right, bottom) in px of the resized photo; the part that is kept.
         size: (width, height) in px of the training image, which is its bucket.
@@ -76,6 +77,7 @@ class PhotoGeometry:
         remarks: what the user should know, a sentence each that calls the photo "it".
     """
 
+    original_size: Size
     resized_size: Size
     crop: tuple[int, int, int, int]
     size: Size
@@ -132,7 +134,7 @@ def plan_geometry(
         focus = Box(*(focus[side] * resized[side % 2] / photo[side % 2] for side in range(4)))
     left, top = (_crop_start(axis, resized[axis], size[axis], rules, seed_key, focus) for axis in (0, 1))
     crop = (left, top, left + size[0], top + size[1])
-    return PhotoGeometry(resized, crop, size, scale, _remarks(photo, crop, scale, rules, focus))
+    return PhotoGeometry(photo, resized, crop, size, scale, _remarks(photo, crop, scale, rules, focus))
 
 
 def edge_px(resolution: float, resolution_type: ResolutionType, multiple_px: int) -> int:

@@ -1,6 +1,26 @@
 """Base models: a file for each family, and what all families share."""
 
-from dreamspace.models.family import Family
-from dreamspace.models.sd1x import StableDiffusion1
+import importlib
+from pathlib import Path
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion1(),)}
+from dreamspace.config.families import FamilyName
+from dreamspace.config.sections import ModelSettings
+from dreamspace.models.family import Family
+
+MODULES: dict[FamilyName, str] = {
+    "sd1x": "dreamspace.models.sd1x",
+    "sd2x": "dreamspace.models.sd1x",
+    "sdxl": "dreamspace.models.sdxl",
+}
+"""The module of each family, imported when it is asked for; its `family` makes the family of a model."""
+
+PIPELINES: dict[str, tuple[FamilyName, ...]] = {
+    "StableDiffusionPipeline": ("sd1x", "sd2x"),
+    "StableDiffusionXLPipeline": ("sdxl",),
+}
+"""The families of a model whose model_index.json names this pipeline."""
+
+
+def load_family(settings: ModelSettings, folder: Path) -> Family:
+    """The family of a model in a folder."""
+    return importlib.import_module(MODULES[settings.model_family]).family(settings, folder)

@@ -1,18 +1,18 @@
 """LoRA on a denoiser, and the base model that is still there beneath it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 
+from dreamspace.models.family import Family
 from dreamspace.run_folder import WEIGHTS_NAME
 
 
@@ -38,8 +38,8 @@ class Adapter:
         parameters: all of them.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
-        self.denoiser = denoiser
+    def __init__(self, denoiser: nn.Module, family: Family) -> None:
+        self.denoiser, self.family = denoiser, family
         trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
         self.parameter_groups = [ParameterGroup("denoiser", trained)]
         self.parameters = [parameter for group in self.parameter_groups for parameter in group.parameters]
@@ -60,15 +60,29 @@ class Adapter:
             for layer in self._layers:
                 layer._disable_adapters = False
 
+    def save(self, folder: Path) -> None:
+        """Write `pytorch_lora_weights.safetensors` as stock pipelines load it, alpha included."""
+        # Without the metadata, alpha is lost and the adapter loads with alpha = rank. Its dropout would stay
+        # active in stock pipelines: diffusers leaves the layers that it loads in training mode.
+        metadata = self.denoiser.peft_config["default"].to_dict() | {"lora_dropout": 0.0}
+        part = self.family.denoiser_part
+        self.family.pipeline_class.save_lora_weights(
+            folder,
+            **{
+                f"{part}_lora_layers": get_peft_model_state_dict(self.denoiser),
+                f"{part}_lora_adapter_metadata": metadata,
+            },
+        )
+
     def load(self, folder: Path) -> None:
-        """Restore the weights that the family's `save_adapter` wrote into `folder`, bit-exactly in fp32.
+        """Restore the weights that `save` wrote into `folder`, bit-exactly in fp32.
 
         Raises:
             ValueError: if the file does not fit this adapter.
         """
-        # The first word of a name is the denoiser's part, such as `unet`.
-        stored = {name.partition(".")[2]: weight for name, weight in load_file(folder / WEIGHTS_NAME).items()}
-        weights = convert_unet_state_dict_to_peft(stored)
+        prefix = f"{self.family.denoiser_part}."
+        stored = load_file(folder / WEIGHTS_NAME)
+        weights = {name.removeprefix(prefix): weight for name, weight in stored.items()}
         own = get_peft_model_state_dict(self.denoiser)
         num_fitting = sum(name in weights and weights[name].shape == own[name].shape for name in own)
         if not num_fitting == len(own) == len(weights):
@@ -80,12 +94,11 @@ class Adapter:
 
 
 def add_lora(
-    denoiser: nn.Module, targets: Sequence[str], rank: int, alpha: float | None, dropout: float, seed: int
+    denoiser: nn.Module, family: Family, rank: int, alpha: float | None, dropout: float, seed: int
 ) -> Adapter:
-    """Put a LoRA (arXiv:2106.09685) on the target modules; its second matrix starts at zero.
+    """Put a LoRA (arXiv:2106.09685) on the family's target modules; its second matrix starts at zero.
 
     Args:
-        targets: names of the modules, as PEFT matches them.
         alpha: the update is scaled by alpha / rank; `None` makes alpha equal to the rank.
         dropout: the share of each layer's inputs that is set to zero in training.
         seed: decides the first matrix of each layer.
@@ -96,13 +109,13 @@ def add_lora(
             r=rank,
             lora_alpha=rank if alpha is None else alpha,
             lora_dropout=dropout,
-            target_modules=list(targets),
+            target_modules=list(family.lora_targets),
         )
     )
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Adapter(denoiser)
+    return Adapter(denoiser, family)
 
 
 def load_into_pipeline(pipeline: Any, folder: Path) -> None:

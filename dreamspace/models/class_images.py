@@ -9,7 +9,6 @@ from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
 from dreamspace.models.previews import PreviewSink, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images
-from dreamspace.models.source import fingerprint
 
 BATCH_SIZE = 4
 
@@ -60,22 +59,19 @@ def draw_class_images(
         previews: makes the sink for a batch from its prompts and the number of its first image; drawn by the
             model's tiny decoder, where it has one.
     """
-    edge = model.family.native_resolution_px(model.folder)
+    edge = model.native_resolution_px
     settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
     present = {path.name for path in photo_files(folder)}
     num_own = sum(not name.startswith(DRAWN_PREFIX) for name in present)
     num_drawn = max(0, count - num_own)
-    planned = class_image_names(_fingerprint(model), prompts, num_drawn, seed, settings)
+    planned = class_image_names(model.fingerprint, prompts, num_drawn, seed, settings)
     missing = [entry for entry in planned if entry[0] not in present]
     done = count - len(missing)
     if not missing:
         return done
     on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
-    denoiser = model.family.load_denoiser(model.folder, model.device)
-    pipeline = model.family.pipeline(
-        model.folder, denoiser, model.family.load_vae(model.folder, model.device)
-    )
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))
     tiny_vae = load_tiny_vae(model.folder, model.device) if previews else None
     for start in range(0, len(missing), BATCH_SIZE):
         if should_stop():
@@ -97,8 +93,3 @@ def draw_class_images(
         done += len(batch)
         on_progress(done, count)
     return done
-
-
-def _fingerprint(model: BaseModel) -> str:
-    parts = (*model.family.text_parts, model.family.denoiser_part, "vae")
-    return ":".join(fingerprint(model.folder / part) for part in parts)

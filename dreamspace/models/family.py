@@ -3,26 +3,32 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
+
+from dreamspace.data.geometry import PhotoGeometry
+from dreamspace.models.source import part_config
 
 Conditioning = dict[str, Tensor]
 """What a prompt becomes, without the batch dimension: for example {"prompt_embeds": (L, D)}."""
 
 
 class Family(Protocol):
-    """A family loads its parts one at a time, so that only what is needed is in memory.
+    """What is particular to a family; `BaseModel` loads the parts of all families alike.
 
-    Every `folder` is a model folder in diffusers' layout; parts are loaded from safetensors alone.
+    Every `folder` is a model folder in diffusers' layout.
     """
 
     name: str
-    parts: tuple[str, ...]
-    """Subfolders of a model that are read; some it may lack."""
+    pipeline_class: type
+    """diffusers' pipeline, which encodes prompts and draws images."""
+    scheduler_class: type
+    """diffusers' scheduler of the training: DDPM's or the flow's."""
     denoiser_part: str
-    """Subfolder of the model that is trained, `unet` for example."""
+    """Subfolder of the part that is trained: "unet" or "transformer"."""
     text_parts: tuple[str, ...]
-    """Subfolders of the text encoders, whose weights decide what a prompt becomes."""
+    """Subfolders that decide what a prompt becomes; a model may lack some."""
+    vae_part: str | None
+    """Subfolder of the autoencoder; None where the model draws pixels."""
     lora_targets: tuple[str, ...]
     """Names of the modules that an adapter is put on, as PEFT matches them."""
 
@@ -34,43 +40,52 @@ class Family(Protocol):
         """The resolution that the base model was trained for."""
         ...
 
-    def load_text_encoders(self, folder: Path, device: torch.device) -> Any: ...
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> list[Conditioning]:
+        """What each prompt becomes.
 
-    def encode_prompts(self, text_encoders: Any, prompts: list[str]) -> list[Conditioning]: ...
-
-    def load_vae(self, folder: Path, device: torch.device) -> nn.Module: ...
+        Args:
+            pipeline: `pipeline_class` with the text parts alone.
+        """
+        ...
 
     def encode_image(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled; the mode of the posterior."""
         ...
 
-    def load_denoiser(self, folder: Path, device: torch.device) -> nn.Module:
-        """The denoiser in fp32, frozen."""
-        ...
+    def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
+        """What the denoiser is told of a photo besides its caption; empty for most families.
 
-    def noise_scheduler(self, folder: Path) -> Any:
-        """diffusers' training scheduler with the base model's own noise schedule."""
+        Args:
+            latents: (C, h, w), of the photo.
+            seed: of the row, for what is drawn anew in each step.
+        """
         ...
 
     def predict(
         self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        """The denoiser's output for (B, C, h, w) latents, (B,) timesteps and batched conditioning."""
+        """The denoiser's output for (B, C, h, w) latents and batched conditioning.
+
+        Args:
+            timesteps: (B,), DDPM's whole numbers or a flow's times in (0, 1].
+        """
         ...
 
-    def pipeline(self, folder: Path, denoiser: nn.Module, vae: nn.Module) -> Any:
-        """The stock pipeline without text encoders, which samples from cached conditioning."""
-        ...
-
-    def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+    def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
         """Batched conditioning under the pipeline's argument names."""
-        ...
-
-    def save_adapter(self, denoiser: nn.Module, folder: Path) -> None:
-        """Write the adapter as `pytorch_lora_weights.safetensors`, its alpha included."""
         ...
 
 
 def stack_conditioning(rows: list[Conditioning]) -> Conditioning:
-    """Rows of conditioning to one batch: every entry gains a leading batch dimension."""
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    """Rows of conditioning to one batch: every entry gains a leading batch dimension.
+
+    Shorter rows are filled up with zeros at their end; a family whose prompts differ in length keeps a mask.
+    """
+    return {
+        name: nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True) for name in rows[0]
+    }
+
+
+def vae_multiple_px(folder: Path) -> int:
+    """Pixels of a latent's edge in a VAE of diffusers' KL kind."""
+    return 2 ** (len(part_config(folder, "vae")["block_out_channels"]) - 1)

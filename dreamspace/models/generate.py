@@ -34,15 +34,12 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     """
     subject = _subject(arguments)
     config = subject.config
-    model = open_model(config.pretrained_model_name_or_path, config.model_family, cache_of(job_dir))
+    model = open_model(config, cache_of(job_dir))
     settings = _settings(arguments, subject, model)
     prompts, seed = arguments["prompts"], arguments["seed"]
     conditioning = model.encode_prompts([*prompts, config.validation_negative_prompt])
     events.write("stage", name="loading", message="Loading the model and the adapter.")
-    denoiser = model.family.load_denoiser(model.folder, model.device)
-    pipeline = model.family.pipeline(
-        model.folder, denoiser, model.family.load_vae(model.folder, model.device)
-    )
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))
     if subject.adapter is not None:
         load_into_pipeline(pipeline, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)
@@ -116,10 +113,9 @@ def _settings(arguments: dict[str, Any], subject: _Subject, model: BaseModel) ->
     """As the run's validation images are drawn, but for what the arguments say otherwise."""
     config, dataset = subject.config, subject.dataset
     if dataset is None:
-        edge = model.family.native_resolution_px(model.folder)
+        edge = model.native_resolution_px
     else:
-        multiple_px = model.family.multiple_px(model.folder)
-        edge = edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
+        edge = edge_px(dataset.resolution, dataset.resolution_type, model.multiple_px)
     width_px, height_px = sampling_size_px(config, (edge, edge))
     return SamplingSettings(
         width_px,

@@ -21,7 +21,7 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         arguments: `model`, `prompts` (list), `count`, `seed`, `out` (folder).
     """
     config = RunConfig(pretrained_model_name_or_path=arguments["model"])
-    model = open_model(config.pretrained_model_name_or_path, config.model_family, cache_of(job_dir))
+    model = open_model(config, cache_of(job_dir))
     out, count = Path(arguments["out"]), arguments["count"]
 
     def on_progress(done: int, total: int) -> None:

@@ -56,10 +56,16 @@ def sample_images(
         callback = preview_callback(
             tiny_vae, settings.preview_every, settings.num_inference_steps, on_preview
         )
+    denoiser = getattr(pipeline, family.denoiser_part)
+
+    def batched(rows: list[Conditioning]) -> Conditioning:
+        return {
+            name: values.to(denoiser.device, denoiser.dtype if values.is_floating_point() else None)
+            for name, values in stack_conditioning(rows).items()
+        }
+
     output = pipeline(
-        **family.pipeline_inputs(
-            stack_conditioning(conditioning), stack_conditioning([negative] * len(conditioning))
-        ),
+        **family.pipeline_inputs(batched(conditioning), batched([negative] * len(conditioning))),
         width=settings.width_px,
         height=settings.height_px,
         num_inference_steps=settings.num_inference_steps,

@@ -2,25 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from dreamspace.config import is_hub_id
+from dreamspace.files import read_json
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.suggest import nearest
 
 # Of each part's weights the plain ones, whole or in shards: variants have a word more, as in model.fp16.
-_PART_PATTERNS = ("*.json", "*.txt", "*model.safetensors", "*model-?????-of-?????.safetensors")
+_PART_PATTERNS = (
+    *("*.json", "*.txt", "*.model", "*.jinja"),
+    *("*model.safetensors", "*model-?????-of-?????.safetensors"),
+)
+
+_UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 
 _END_BYTES = 1 << 20
 
+INDEX_FILE = "model_index.json"
 
-def model_folder(name: str, parts: Iterable[str]) -> Path:
+
+def model_folder(name: str) -> Path:
     """The local folder of a base model in diffusers' layout.
 
     Args:
         name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded if it is not cached.
-        parts: the subfolders that are downloaded, as far as the model has them.
 
     Raises:
         ValueError: if there is no such model, or it cannot be reached.
@@ -29,21 +35,22 @@ def model_folder(name: str, parts: Iterable[str]) -> Path:
         return MODEL_FOLDER
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        if not (folder / "model_index.json").is_file():
+        if not (folder / INDEX_FILE).is_file():
             raise ValueError(
-                f"{name} is not a model folder: it holds no model_index.json. "
+                f"{name} is not a model folder: it holds no {INDEX_FILE}. "
                 "Give a folder in diffusers' layout, a Hub id, or 'mini'."
             )
         return folder
     if is_hub_id(name):
-        return _downloaded(name, parts)
+        return _downloaded(name)
     raise ValueError(
         f"There is no model '{name}'.{nearest(name, ['mini'])} "
         "Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
     )
 
 
-def _downloaded(hub_id: str, parts: Iterable[str]) -> Path:
+def _downloaded(hub_id: str) -> Path:
+    """The parts of a model that its index names, but for those that nothing here needs."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -52,9 +59,15 @@ def _downloaded(hub_id: str, parts: Iterable[str]) -> Path:
         RepositoryNotFoundError,
     )
 
-    patterns = ["model_index.json", *(f"{part}/{pattern}" for part in parts for pattern in _PART_PATTERNS)]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        folder = Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE]))
+        if not (folder / INDEX_FILE).is_file():
+            raise ValueError(
+                f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
+            )
+        parts = {*read_json(folder / INDEX_FILE), "tiny_vae"}.difference(_UNUSED_PARTS)
+        patterns = [f"{part}/{pattern}" for part in sorted(parts) for pattern in _PART_PATTERNS]
+        return Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE, *patterns]))
     except GatedRepoError:
         raise ValueError(
             f"The model {hub_id} is gated. Accept its terms on its page, then run `hf auth login`, "
@@ -81,7 +94,7 @@ def fingerprint(folder: Path) -> str:
         ValueError: if the model has no such part.
     """
     if not folder.is_dir():
-        raise _no_part(folder)
+        raise no_part(folder)
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
@@ -102,11 +115,12 @@ def part_config(folder: Path, part: str) -> dict:
     """
     path = folder / part / "config.json"
     if not path.is_file():
-        raise _no_part(folder / part)
+        raise no_part(folder / part)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _no_part(folder: Path) -> ValueError:
+def no_part(folder: Path) -> ValueError:
+    """The error of a model that has no part in this folder."""
     return ValueError(
         f"The model in {folder.parent} has no part '{folder.name}'. "
         "Check model_family, or download the model again."

@@ -3,10 +3,11 @@
 import json
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from dreamspace.config.dataset import DatasetConfig
 from dreamspace.config.dialects import RUN_DIALECT
+from dreamspace.config.families import FLAVOURS
 from dreamspace.config.run import RunConfig
 from dreamspace.config.sections import MAX_STEPS
 from dreamspace.config.simpletuner_keys import IGNORED_RUN_KEYS
@@ -14,17 +15,6 @@ from dreamspace.data.lint import local_photos, num_rows
 from dreamspace.simpletuner.learning import translate_learning
 from dreamspace.simpletuner.reading import Draft, is_true, number, read_lenient_json
 from dreamspace.simpletuner.validation import NEGATIVE_PROMPT, translate_validation
-
-FAMILIES = get_args(RunConfig.model_fields["model_family"].annotation)
-
-FLAVOURS = {
-    "sd1x": {
-        "1.4": "CompVis/stable-diffusion-v1-4",
-        "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "dreamshaper": "Lykon/dreamshaper-8",
-    }
-}
-"""The Hub ids of SimpleTuner's flavours by family; the last is what it takes where none is given."""
 
 NO_CLIPPING = 1e6
 """A max_grad_norm that no gradient reaches: what SimpleTuner calls 0."""
@@ -82,7 +72,7 @@ def _model(draft: Draft) -> bool:
     family = draft.given.get("model_family")
     flavour = draft.take("model_flavour")
     key = "pretrained_model_name_or_path"
-    if family is not None and family not in FAMILIES:
+    if family is not None and family not in FLAVOURS:
         draft.take("model_family")
         draft.say("error", "model_family", f"'{family}' is not supported yet.")
         return False

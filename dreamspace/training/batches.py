@@ -7,15 +7,16 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dreamspace.config import RunConfig
-from dreamspace.data.plan import Row
+from dreamspace.data.plan import Row, mix_seed
 from dreamspace.data.samples import Sample
-from dreamspace.models.family import Conditioning, stack_conditioning
+from dreamspace.models.family import Conditioning, Family, stack_conditioning
 from dreamspace.training.masked_loss import is_black
 from dreamspace.training.objective import class_row_weight
 from dreamspace.training.preparation import TrainingSet
 from dreamspace.training.rollout import Rollout, rollout_length
 from dreamspace.training.timesteps import (
     CAPTION_DROPOUT,
+    CONDITIONING,
     MASK,
     OFFSET_NOISE,
     PERTURBATION,
@@ -92,10 +93,15 @@ class Batches:
     """
 
     def __init__(
-        self, config: RunConfig, training_set: TrainingSet, num_timesteps: int, accelerator: Accelerator
+        self,
+        config: RunConfig,
+        family: Family,
+        training_set: TrainingSet,
+        num_timesteps: int,
+        accelerator: Accelerator,
     ) -> None:
-        self.config, self.training_set, self.num_timesteps = config, training_set, num_timesteps
-        self.accelerator = accelerator
+        self.config, self.family, self.training_set = config, family, training_set
+        self.num_timesteps, self.accelerator = num_timesteps, accelerator
 
     def num_micro_steps(self, step: int) -> int:
         """How many micro-batches a step has; the same in every process."""
@@ -112,7 +118,10 @@ class Batches:
         places = [planned[row] for row in rows]
         samples = [self.training_set.samples[dataset][sample] for dataset, sample in places]
         latents = torch.stack([self.training_set.latents[dataset][sample] for dataset, sample in places])
-        captions = [self._caption(step, row, sample) for row, sample in zip(rows, samples, strict=True)]
+        conditioning = [
+            self._conditioning(step, row, sample, photo)
+            for row, sample, photo in zip(rows, samples, latents, strict=True)
+        ]
         noise, input_noise, timesteps = self._noise(step, rows, latents.shape[1:], len(planned))
         masks = [self._mask(step, row, place) for row, place in zip(rows, places, strict=True)]
         counts = [not is_filler and (mask is None or not is_black(mask)) for mask in masks]
@@ -135,7 +144,7 @@ class Batches:
             noise=noise,
             input_noise=input_noise,
             timesteps=timesteps,
-            conditioning=stack_conditioning([self.training_set.conditioning[name] for name in captions]),
+            conditioning=stack_conditioning(conditioning),
             masks=_stacked(masks, counts, latents),
             weights=torch.tensor(weights),
             divisor=divisor,
@@ -145,6 +154,12 @@ class Batches:
             rollouts=rollouts,
         )
         return batch.to(self.accelerator.device)
+
+    def _conditioning(self, step: int, row: int, sample: Sample, latents: Tensor) -> Conditioning:
+        """Of the row's caption and its photo."""
+        caption = self.training_set.conditioning[self._caption(step, row, sample)]
+        seed = mix_seed(self.config.seed, step, row, CONDITIONING)
+        return caption | self.family.row_conditioning(sample.geometry, latents, seed)
 
     def _caption(self, step: int, row: int, sample: Sample) -> str:
         probability = self.config.caption_dropout_probability

@@ -61,7 +61,7 @@ class TrainingStep:
         self.config, self.family, self.schedule = config, family, schedule
         self.denoiser, self.adapter, self.optimizer, self.ema = denoiser, adapter, optimizer, ema
         self.training_set, self.accelerator = training_set, accelerator
-        self.batches = Batches(config, training_set, schedule.num_timesteps, accelerator)
+        self.batches = Batches(config, family, training_set, schedule.num_timesteps, accelerator)
         self.roll_out = RollOut(schedule, config.scheduled_sampling_sampler, config.scheduled_sampling_order)
         self.uses_reflexflow = uses_reflexflow(config, schedule)
 

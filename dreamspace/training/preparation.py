@@ -18,7 +18,6 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px
-from dreamspace.models.source import fingerprint
 from dreamspace.training.masked_loss import is_black
 
 MIXTURE_STEPS = 20_000
@@ -113,7 +112,7 @@ def read_training_set(
     """
     events.write("stage", name="caching", message="Reading photos.")
     trained = [dataset for dataset in datasets if dataset.is_trained]
-    multiple_px = model.family.multiple_px(model.folder)
+    multiple_px = model.multiple_px
     samples = []
     for dataset in trained:
         found, warnings = read_samples(dataset, datasets, multiple_px, config.seed)
@@ -184,7 +183,7 @@ def _cached_latents(
 ) -> list[list[Tensor]]:
     @functools.cache
     def vae() -> nn.Module:
-        return model.family.load_vae(model.folder, model.device)
+        return model.load_vae()
 
     def encode(pixels: Tensor) -> Tensor:
         return model.family.encode_image(vae(), pixels.to(model.device))
@@ -192,12 +191,11 @@ def _cached_latents(
     def on_progress(done: int, total: int) -> None:
         events.write("stage", name="caching", message=f"Encoding photos: {done} of {total}.")
 
-    vae_fingerprint = fingerprint(model.folder / "vae")
     return [
         cache_latents(
             TensorCache(dataset.cache_dir_vae or cache_dir or model.cache / "latents"),
             found,
-            vae_fingerprint,
+            model.vae_fingerprint,
             encode,
             on_progress,
         )

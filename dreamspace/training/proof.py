@@ -41,8 +41,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
             f"The {name} draws an empty image of '{prompts[0]}': its weights ran away. "
             "Lower learning_rate; earlier checkpoints are kept."
         )
-    fresh = model.family.load_denoiser(model.folder, model.device)
-    pipeline = model.family.pipeline(model.folder, fresh, validator.pipeline.vae)
+    pipeline = model.pipeline(model.load_denoiser(), validator.vae)
     base = validator.images(prompts, pipeline=pipeline)[0]
     load_into_pipeline(pipeline, adapter_folder)
     loaded = validator.images(prompts, pipeline=pipeline)[0]

@@ -42,8 +42,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     config = RunConfig.load(job_dir / "config.json")
     datasets = load_datasets(job_dir / "multidatabackend.json")
     accelerator = new_accelerator(config)
-    name = config.pretrained_model_name_or_path
-    model = open_model(name, config.model_family, cache_of(job_dir), accelerator.device)
+    model = open_model(config, cache_of(job_dir), accelerator.device)
     schedule, settings = check_run(config, datasets, model)
     if accelerator.is_main_process:
         remove_unfinished(job_dir)
@@ -61,12 +60,14 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     events.write("stage", name="loading", message="Loading the model.")
     denoiser, adapter = load_trainable(config, model)
+    vae = model.load_vae(model.dtype)
     validator = Validator(
         config,
         job_dir,
         events,
         model.family,
-        model.family.pipeline(model.folder, denoiser, model.family.load_vae(model.folder, model.device)),
+        model.pipeline(denoiser, vae),
+        vae,
         load_tiny_vae(model.folder, model.device),
         validation_prompts(config, datasets),
         training_set.conditioning,
@@ -74,9 +75,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     )
     optimizer = new_optimizer(config, adapter.parameter_groups)
     ema = new_ema(config, adapter) if accelerator.is_main_process else None
-    state = TrainingState(
-        model.family, adapter, optimizer, config.optimizer, ema, accelerator, training_set.digest
-    )
+    state = TrainingState(adapter, optimizer, config.optimizer, ema, accelerator, training_set.digest)
     step = TrainingStep(
         config,
         model.family,

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from dreamspace.files import read_json, write_json
 from dreamspace.models.adapters import Adapter
-from dreamspace.models.family import Family
 from dreamspace.run_folder import EMA_FOLDER, WEIGHTS_NAME
 from dreamspace.training.checkpoints import load_optimizer, save_optimizer, save_tensors
 from dreamspace.training.ema import MovingAverage
@@ -34,7 +33,6 @@ class TrainingState:
         digest: tells what is trained on, so that a resumed run notices a change.
     """
 
-    family: Family
     adapter: Adapter
     optimizer: torch.optim.Optimizer
     optimizer_name: str
@@ -51,7 +49,7 @@ class TrainingState:
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter with the weights that are in place."""
-        self.family.save_adapter(self.adapter.denoiser, folder)
+        self.adapter.save(folder)
 
     def save(self, step: int, folder: Path) -> None:
         """Write a checkpoint into an empty folder."""

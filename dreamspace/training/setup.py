@@ -36,9 +36,9 @@ def check_run(
         ValueError: if settings do not fit the model, the optimizer or each other, or files are missing.
     """
     check_optimizer(config)
-    schedule = noise_schedule(model.family.noise_scheduler(model.folder), config.rescale_betas_zero_snr)
+    schedule = noise_schedule(model.noise_scheduler(), config.rescale_betas_zero_snr)
     uses_reflexflow(config, schedule)
-    multiple_px = model.family.multiple_px(model.folder)
+    multiple_px = model.multiple_px
     edges = {
         dataset.id: edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
         for dataset in datasets
@@ -80,10 +80,10 @@ def prepared(
 
 def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
     """The denoiser on its device, in training mode, and the new adapter on it."""
-    denoiser = model.family.load_denoiser(model.folder, model.device)
+    denoiser = model.load_denoiser()
     adapter = add_lora(
         denoiser,
-        model.family.lora_targets,
+        model.family,
         config.lora_rank,
         config.lora_alpha,
         config.lora_dropout,

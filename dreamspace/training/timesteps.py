@@ -15,7 +15,8 @@ from dreamspace.data.plan import mix_seed
 TimestepSampling = Literal["uniform", "logit_normal", "shifted"]
 
 # Streams; a caption is drawn from stream 1, by the plan.
-CAPTION_DROPOUT, MASK, OFFSET_NOISE, PERTURBATION, TIMESTEP, ROLLOUT, ROLLOUT_LENGTH = range(2, 9)
+CAPTION_DROPOUT, MASK, OFFSET_NOISE, PERTURBATION = range(2, 6)
+TIMESTEP, ROLLOUT, ROLLOUT_LENGTH, CONDITIONING = range(6, 10)
 STRATA = 2**40
 """In the place of a row: what a whole step draws."""
 

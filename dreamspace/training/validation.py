@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import nn
 
 from dreamspace.config import RunConfig
 from dreamspace.files import replace_file
@@ -29,6 +30,7 @@ class Validator:
     events: EventWriter
     family: Family
     pipeline: Any
+    vae: nn.Module | None
     tiny_vae: Any
     prompts: list[str]
     conditioning: dict[str, Conditioning]

@@ -45,7 +45,11 @@ def gradient(width: int, height: int) -> Image.Image:
 
 def test_landscape_photo_is_cropped_at_its_centre() -> None:
     assert planned(400, 200, square(128)) == PhotoGeometry(
-        resized_size=(256, 128), crop=(64, 0, 192, 128), size=(128, 128), scale=0.64
+        original_size=(400, 200),
+        resized_size=(256, 128),
+        crop=(64, 0, 192, 128),
+        size=(128, 128),
+        scale=0.64,
     )
 
 

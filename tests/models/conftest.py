@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import tiny_config
 
 from dreamspace.models.base import BaseModel, open_model
 
@@ -9,4 +10,4 @@ from dreamspace.models.base import BaseModel, open_model
 @pytest.fixture
 def model(tiny_model: Path, tmp_path: Path) -> BaseModel:
     """The tiny model, with a cache of this test."""
-    return open_model(str(tiny_model), "sd1x", tmp_path / "cache", torch.device("cpu"))
+    return open_model(tiny_config(tiny_model), tmp_path / "cache", torch.device("cpu"))

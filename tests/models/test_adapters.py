@@ -14,11 +14,11 @@ from dreamspace.run_folder import WEIGHTS_NAME
 
 
 def denoiser(model: BaseModel) -> UNet2DConditionModel:
-    return model.family.load_denoiser(model.folder, model.device)
+    return model.load_denoiser()
 
 
 def with_adapter(model: BaseModel, *, rank: int = 4, strength: float = 0.2, dropout: float = 0.0) -> Adapter:
-    adapter = add_lora(denoiser(model), model.family.lora_targets, rank, 3.0, dropout, seed=0)
+    adapter = add_lora(denoiser(model), model.family, rank, 3.0, dropout, seed=0)
     generator = torch.Generator().manual_seed(1)
     for parameter in adapter.parameters:
         parameter.data += strength * torch.randn(parameter.shape, generator=generator)
@@ -35,7 +35,7 @@ def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
 
 def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -> None:
     base = denoiser(model)
-    adapter = add_lora(denoiser(model), model.family.lora_targets, 4, None, 0.0, seed=0)
+    adapter = add_lora(denoiser(model), model.family, 4, None, 0.0, seed=0)
     assert torch.equal(predict(model, adapter.denoiser), predict(model, base))
     trainable = {name for name, p in adapter.denoiser.named_parameters() if p.requires_grad}
     assert len(trainable) == len(adapter.parameters) > 0
@@ -47,10 +47,8 @@ def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -
 
 
 def test_seed_decides_the_first_matrices(model: BaseModel) -> None:
-    first, again, other = (
-        torch.cat([p.flatten() for p in add_lora(denoiser(model), ("to_q",), 4, None, 0.0, seed).parameters])
-        for seed in (0, 0, 1)
-    )
+    adapters = [add_lora(denoiser(model), model.family, 4, None, 0.0, seed) for seed in (0, 0, 1)]
+    first, again, other = (torch.cat([p.flatten() for p in a.parameters]) for a in adapters)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -82,7 +80,7 @@ def test_it_is_on_again_after_an_error_and_keeps_requiring_gradients(model: Base
 
 def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -> None:
     adapter = with_adapter(model)
-    model.family.save_adapter(adapter.denoiser, tmp_path)
+    adapter.save(tmp_path)
     fresh = with_adapter(model, strength=0.0)
     fresh.load(tmp_path)
     for parameter, saved in zip(fresh.parameters, adapter.parameters, strict=True):
@@ -92,7 +90,7 @@ def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -
 
 
 def test_weights_of_another_rank_are_refused(model: BaseModel, tmp_path: Path) -> None:
-    model.family.save_adapter(with_adapter(model, rank=4).denoiser, tmp_path)
+    with_adapter(model, rank=4).save(tmp_path)
     other = with_adapter(model, rank=8)
     before = [parameter.detach().clone() for parameter in other.parameters]
     with pytest.raises(ValueError, match="does not fit this model and lora_rank: 0 of its"):
@@ -101,14 +99,12 @@ def test_weights_of_another_rank_are_refused(model: BaseModel, tmp_path: Path) -
 
 
 def stock_pipeline(model: BaseModel):
-    return model.family.pipeline(
-        model.folder, denoiser(model), model.family.load_vae(model.folder, model.device)
-    )
+    return model.pipeline(denoiser(model), model.load_vae())
 
 
 def test_stock_loader_keeps_alpha_and_leaves_dropout_behind(model: BaseModel, tmp_path: Path) -> None:
     adapter = with_adapter(model, dropout=0.5)
-    model.family.save_adapter(adapter.denoiser, tmp_path)
+    adapter.save(tmp_path)
     adapter.denoiser.eval()
     pipeline = stock_pipeline(model)
     load_into_pipeline(pipeline, tmp_path)
@@ -118,13 +114,13 @@ def test_stock_loader_keeps_alpha_and_leaves_dropout_behind(model: BaseModel, tm
 
 
 def test_saved_file_names_no_folder_of_this_machine(model: BaseModel, tmp_path: Path) -> None:
-    model.family.save_adapter(with_adapter(model).denoiser, tmp_path)
+    with_adapter(model).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_NAME]
     assert str(model.folder).encode() not in (tmp_path / WEIGHTS_NAME).read_bytes()
 
 
 def test_adapter_of_another_model_is_refused(model: BaseModel, tmp_path: Path) -> None:
-    model.family.save_adapter(with_adapter(model).denoiser, tmp_path)
+    with_adapter(model).save(tmp_path)
     weights = load_file(tmp_path / WEIGHTS_NAME)
     wrong_shapes, wrong_names = tmp_path / "shapes", tmp_path / "names"
     for folder in (wrong_shapes, wrong_names):

@@ -9,31 +9,33 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from tiny_runs import tiny_config
 
+from dreamspace.config import parse_run_config
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.models.base import open_model
 from dreamspace.models.source import fingerprint, model_folder, part_config
 
 
 def test_names_of_models(tiny_model: Path) -> None:
-    assert model_folder("mini", ()) == MODEL_FOLDER
-    assert model_folder(str(tiny_model), ()) == tiny_model
+    assert model_folder("mini") == MODEL_FOLDER
+    assert model_folder(str(tiny_model)) == tiny_model
 
 
 @pytest.mark.parametrize("name", ["minni", "a/b/c", "./nowhere", "~/nowhere", "", "/nowhere"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^There is no model .*Give 'mini', an existing folder, or"):
-        model_folder(name, ())
+        model_folder(name)
 
 
 def test_misspelt_mini_is_named() -> None:
     with pytest.raises(ValueError, match="Did you mean 'mini'"):
-        model_folder("minni", ())
+        model_folder("minni")
 
 
 def test_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a model folder: it holds no model_index\.json"):
-        model_folder(str(tmp_path), ())
+        model_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("error", [GatedRepoError, RepositoryNotFoundError])
@@ -46,12 +48,18 @@ def test_model_that_needs_a_token_names_both_ways_to_give_one(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ValueError, match=r"run `hf auth login`, or set HF_TOKEN for the command\.$"):
-        model_folder("owner/name", ())
+        model_folder("owner/name")
 
 
-def test_unknown_family_names_the_nearest(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no model family 'sd1'\. Did you mean 'sd1x'\?"):
-        open_model(str(tiny_model), "sd1", tmp_path, torch.device("cpu"))
+def test_unknown_family_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"model_family must be 'sd1x', .* got \"sd1\"\."):
+        parse_run_config({"model_family": "sd1"})
+
+
+def test_model_of_another_family_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_model, model_family="sdxl")
+    with pytest.raises(ValueError, match=r"not of family 'sdxl'\. Set model_family to sd1x or sd2x\."):
+        open_model(config, tmp_path, torch.device("cpu"))
 
 
 def test_missing_part_is_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -59,7 +67,7 @@ def test_missing_part_is_named(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no part 'unet'\. Check model_family"):
         part_config(tmp_path, "unet")
     with pytest.raises(ValueError, match="has no part 'tokenizer'"):
-        open_model(str(tmp_path), "sd1x", tmp_path, torch.device("cpu")).encode_prompts(["a"])
+        open_model(tiny_config(tmp_path), tmp_path, torch.device("cpu")).encode_prompts(["a"])
 
 
 def test_fingerprint_follows_names_sizes_and_both_ends(tmp_path: Path) -> None:

@@ -325,10 +325,10 @@ def test_export_and_import_by_command(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_import_of_what_cannot_be_trained_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_family": "flux", "model_type": "lora"}')
+    (tmp_path / "config.json").write_text('{"model_family": "kolors", "model_type": "lora"}')
     (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "instance_data_dir": "/nowhere"}]))
     arguments = (tmp_path / "config.json", tmp_path / "data.json", "--out", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"nothing is written.*model_family: 'flux' is not supported yet"):
+    with pytest.raises(ValueError, match=r"nothing is written.*model_family: 'kolors' is not supported yet"):
         command(add_import_options, run_import, *arguments)
     assert "Cannot be done as it is written:" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

@@ -301,7 +301,7 @@ def test_one_finding_says_it(tmp_path: Path, given: dict[str, Any], key: str, le
     assert any(words in finding.message for finding in found), findings
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "kolors"])
+@pytest.mark.parametrize("family", ["kolors", "pixart"])
 def test_model_that_cannot_be_trained_gives_no_config(tmp_path: Path, family: str) -> None:
     pair = imported(tmp_path, {**PLAIN, "model_family": family}, [subject()])
     assert pair.config is None

@@ -34,7 +34,7 @@ def new_step(
         write_run_folder(tmp_path, tiny_model, photos, class_photos if with_prior else None)
         datasets = datasets or load_datasets(tmp_path / "multidatabackend.json")
         accelerator = new_accelerator(config)
-        model = open_model(str(tiny_model), "sd1x", tmp_path / "cache", accelerator.device)
+        model = open_model(config, tmp_path / "cache", accelerator.device)
         step_rows = config.train_batch_size * config.gradient_accumulation_steps
         training_set = read_training_set(config, datasets, model, EventWriter(tmp_path), step_rows)
         denoiser, adapter = load_trainable(config, model)
@@ -44,7 +44,7 @@ def new_step(
         return TrainingStep(
             config,
             model.family,
-            schedule or noise_schedule(model.family.noise_scheduler(model.folder)),
+            schedule or noise_schedule(model.noise_scheduler()),
             denoiser,
             adapter,
             new_optimizer(config, adapter.parameter_groups),

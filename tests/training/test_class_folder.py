@@ -15,7 +15,7 @@ from dreamspace.training.class_folder import class_dataset, fill_class_folder
 
 @pytest.fixture
 def model(tiny_model: Path, tmp_path: Path) -> BaseModel:
-    return open_model(str(tiny_model), "sd1x", tmp_path / "cache", torch.device("cpu"))
+    return open_model(tiny_config(tiny_model), tmp_path / "cache", torch.device("cpu"))
 
 
 def prior(folder: Path, **settings) -> DatasetConfig:

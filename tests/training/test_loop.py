@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from tiny_runs import two_bucket_dataset
 
-from dreamspace.models.sd1x import StableDiffusion1
+from dreamspace.models.sd1x import StableDiffusion
 from dreamspace.training.batches import Batch, Batches
 from dreamspace.training.loop import TrainingStep, clip_gradients
 
@@ -70,6 +70,7 @@ def ranks_of(step: TrainingStep, size: int, count: int = 2) -> list[Batches]:
     return [
         Batches(
             config,
+            step.family,
             step.training_set,
             step.schedule.num_timesteps,
             SimpleNamespace(device=torch.device("cpu"), num_processes=count, process_index=index),
@@ -193,14 +194,14 @@ def test_base_model_sees_only_the_rows_that_need_it(
     step = new_step(with_prior=with_prior, train_batch_size=4, gradient_accumulation_steps=1)
     layers = [module for module in step.denoiser.modules() if isinstance(module, LoraLayer)]
     calls = []
-    predict = StableDiffusion1.predict
+    predict = StableDiffusion.predict
 
     def counted(family, denoiser, noisy_latents, timesteps, conditioning):
         is_off = all(layer.disable_adapters for layer in layers)
         calls.append((len(noisy_latents), is_off, torch.is_grad_enabled()))
         return predict(family, denoiser, noisy_latents, timesteps, conditioning)
 
-    monkeypatch.setattr(StableDiffusion1, "predict", counted)
+    monkeypatch.setattr(StableDiffusion, "predict", counted)
     num_prior = len(step.batches.batch(0, 0).base_rows)
     assert num_prior == (2 if with_prior else 0)
     step.backward(0)

@@ -13,7 +13,6 @@ from dreamspace.config import DatasetConfig
 from dreamspace.data.cache import pixels_of
 from dreamspace.jobs.events import EventWriter, read_events
 from dreamspace.models.base import BaseModel, open_model
-from dreamspace.models.sd1x import StableDiffusion1
 from dreamspace.training.preparation import (
     TrainingSet,
     cache_folder,
@@ -26,7 +25,7 @@ from dreamspace.training.preparation import (
 
 @pytest.fixture
 def model(tiny_model: Path, tmp_path: Path) -> BaseModel:
-    return open_model(str(tiny_model), "sd1x", tmp_path / "cache", torch.device("cpu"))
+    return open_model(tiny_config(tiny_model), tmp_path / "cache", torch.device("cpu"))
 
 
 def subject(folder: Path, **settings) -> DatasetConfig:
@@ -57,16 +56,16 @@ def test_cached_latents_and_prompts_equal_uncached_ones(
         pytest.fail("what is cached is not computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StableDiffusion1, "load_vae", refuse)
-        patch.setattr(StableDiffusion1, "load_text_encoders", refuse)
+        patch.setattr(BaseModel, "load_vae", refuse)
+        patch.setattr(BaseModel, "load_text_encoders", refuse)
         cached = read(model, datasets, tmp_path, validation_prompts=["a cat"])
-    vae = model.family.load_vae(model.folder, model.device)
+    vae = model.load_vae()
     for fresh_rows, cached_rows, samples in zip(fresh.latents, cached.latents, fresh.samples, strict=True):
         for fresh_row, cached_row, sample in zip(fresh_rows, cached_rows, samples, strict=True):
             assert torch.equal(fresh_row, cached_row)
             uncached = model.family.encode_image(vae, pixels_of(sample.picture())[None])[0]
             torch.testing.assert_close(cached_row, uncached, rtol=1e-4, atol=1e-6)
-    encoders = model.family.load_text_encoders(model.folder, model.device)
+    encoders = model.load_text_encoders()
     assert set(cached.conditioning) == {INSTANCE_PROMPT, CLASS_PROMPT, "a cat", ""}
     for prompt, conditioning in cached.conditioning.items():
         uncached = model.family.encode_prompts(encoders, [prompt])[0]
@@ -79,18 +78,18 @@ def test_text_encoders_and_vae_are_gone_from_memory_afterwards(
 ) -> None:
     loaded = []
     for name, module_of in [
-        ("load_text_encoders", lambda parts: parts.encoder),
+        ("load_text_encoders", lambda pipeline: pipeline.text_encoder),
         ("load_vae", lambda vae: vae),
     ]:
-        load = getattr(StableDiffusion1, name)
+        load = getattr(BaseModel, name)
 
-        def watched(family, folder, device, load=load, module_of=module_of):
-            part = load(family, folder, device)
+        def watched(model, load=load, module_of=module_of):
+            part = load(model)
             module = module_of(part)
             loaded.extend(map(weakref.ref, [module, *module.parameters()]))
             return part
 
-        monkeypatch.setattr(StableDiffusion1, name, watched)
+        monkeypatch.setattr(BaseModel, name, watched)
     training_set = read(model, [subject(photos)], tmp_path)
     assert len(loaded) > 50
     gc.collect()

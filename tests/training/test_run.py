@@ -26,7 +26,7 @@ from tiny_runs import (
 )
 
 from dreamspace.jobs.control import request
-from dreamspace.models.sd1x import StableDiffusion1
+from dreamspace.models.adapters import Adapter
 from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.training import ranks as ranks_module
 from dreamspace.training import run as run_module
@@ -79,16 +79,16 @@ def test_adapter_whose_weights_ran_away_is_not_done(tiny_model: Path, photos: Pa
 
 
 def test_adapter_that_loads_as_another_is_our_fault(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_adapter = StableDiffusion1.save_adapter
+    save = Adapter.save
 
-    def save_another(family: StableDiffusion1, denoiser: torch.nn.Module, folder: Path) -> None:
-        save_adapter(family, denoiser, folder)
+    def save_another(adapter: Adapter, folder: Path) -> None:
+        save(adapter, folder)
         if folder.name == ".adapter.new":
             weights = load_file(folder / WEIGHTS_NAME)
             metadata = {"format": "pt"}  # without alpha, it loads with alpha = rank
             save_file(weights, folder / WEIGHTS_NAME, metadata)
 
-    monkeypatch.setattr(StableDiffusion1, "save_adapter", save_another)
+    monkeypatch.setattr(Adapter, "save", save_another)
     with pytest.raises(RuntimeError, match="grey levels away from the trained one's"):
         train_here(run_dir)
     assert not (run_dir / "adapter").exists()

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from tiny_runs import masked_datasets
 from torch import Tensor
 
-from dreamspace.models.sd1x import StableDiffusion1
+from dreamspace.models.sd1x import StableDiffusion
 from dreamspace.training.batches import Batch
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.objective import elementwise_loss, huber_bounds, per_row
@@ -74,13 +74,13 @@ def test_base_model_sees_masked_rows_only_where_it_is_asked(
 ) -> None:
     step = new_step(datasets=masked_datasets(tmp_path), **PLAIN, masked_prior_weight=weight)
     layers = [module for module in step.denoiser.modules() if isinstance(module, LoraLayer)]
-    calls, original = [], StableDiffusion1.predict
+    calls, original = [], StableDiffusion.predict
 
     def counted(family, denoiser, latents, timesteps, conditioning):
         calls.append((len(latents), all(layer.disable_adapters for layer in layers)))
         return original(family, denoiser, latents, timesteps, conditioning)
 
-    monkeypatch.setattr(StableDiffusion1, "predict", counted)
+    monkeypatch.setattr(StableDiffusion, "predict", counted)
     step.backward(0)
     assert calls == expected
 
@@ -148,13 +148,13 @@ def test_rollout_costs_as_many_row_forwards_as_its_offsets_add_up_to(
     new_step: NewStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = new_step(**PLAIN, **ROLLOUT | {"scheduled_sampling_sampler": "unipc"})
-    calls, original = [], StableDiffusion1.predict
+    calls, original = [], StableDiffusion.predict
 
     def counted(family, denoiser, latents, timesteps, conditioning):
         calls.append((len(latents), torch.is_grad_enabled()))
         return original(family, denoiser, latents, timesteps, conditioning)
 
-    monkeypatch.setattr(StableDiffusion1, "predict", counted)
+    monkeypatch.setattr(StableDiffusion, "predict", counted)
     lengths = [rollout.num_steps for rollout in step.batches.batch(0, 0).rollouts]
     step.backward(0)
     *rollout, teacher, student = calls

@@ -26,8 +26,7 @@ def stock(model: BaseModel) -> StableDiffusionPipeline:
 
 @pytest.fixture
 def ours(model: BaseModel) -> StableDiffusionPipeline:
-    denoiser = model.family.load_denoiser(model.folder, model.device)
-    return model.family.pipeline(model.folder, denoiser, model.family.load_vae(model.folder, model.device))
+    return model.pipeline(model.load_denoiser(), model.load_vae())
 
 
 def sample(
@@ -80,7 +79,7 @@ def test_predict_equals_the_call_inside_the_stock_pipeline(
     stock.unet.forward = captured
     stock("a cat", width=64, height=64, num_inference_steps=3, generator=torch.Generator().manual_seed(0))
     assert len(calls) == 3
-    denoiser = model.family.load_denoiser(model.folder, model.device)
+    denoiser = model.load_denoiser()
     for latents, timestep, prompt_embeds, expected in calls:
         timesteps = timestep.expand(len(latents))
         with torch.no_grad():
@@ -103,14 +102,14 @@ def test_encoding_is_scaled_as_the_stock_pipeline_unscales(
 
 
 def test_noise_schedule_is_the_models_own(model: BaseModel, stock: StableDiffusionPipeline) -> None:
-    scheduler = model.family.noise_scheduler(model.folder)
+    scheduler = model.noise_scheduler()
     assert torch.equal(scheduler.alphas_cumprod, stock.scheduler.alphas_cumprod)
     assert scheduler.config.prediction_type == "epsilon"
 
 
 def test_sizes_follow_from_the_configs(model: BaseModel) -> None:
-    assert model.family.multiple_px(model.folder) == 16, "8 of the VAE, 2 of the UNet's levels"
-    assert model.family.native_resolution_px(model.folder) == 64
+    assert model.multiple_px == 16, "8 of the VAE, 2 of the UNet's levels"
+    assert model.native_resolution_px == 64
 
 
 def test_image_depends_on_its_own_seed_and_prompt_alone(

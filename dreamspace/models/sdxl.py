@@ -1,0 +1,91 @@
+"""Stable Diffusion XL: two text encoders, and a UNet that is told where in the photo its picture lies."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from dreamspace.config.sections import ModelSettings
+from dreamspace.data.geometry import PhotoGeometry
+from dreamspace.files import read_json
+from dreamspace.models.family import Conditioning, vae_multiple_px
+from dreamspace.models.sd1x import unet_multiple_px
+from dreamspace.models.source import part_config
+
+
+def family(settings: ModelSettings, folder: Path) -> "StableDiffusionXL":
+    """The base model."""
+    empty_is_zero = read_json(folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
+    return StableDiffusionXL(empty_is_zero)
+
+
+class StableDiffusionXL:
+    """The base model of arXiv:2307.01952; the pooled embedding and six numbers go in beside the timestep.
+
+    Args:
+        empty_is_zero: what the model was trained with for no prompt: zeros, else the embedding of "".
+    """
+
+    name = "sdxl"
+    pipeline_class = StableDiffusionXLPipeline
+    scheduler_class = DDPMScheduler
+    denoiser_part = "unet"
+    text_parts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    vae_part = "vae"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+
+    def __init__(self, empty_is_zero: bool) -> None:
+        self.empty_is_zero = empty_is_zero
+
+    def multiple_px(self, folder: Path) -> int:
+        return unet_multiple_px(folder)
+
+    def native_resolution_px(self, folder: Path) -> int:
+        return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)
+
+    def encode_prompts(self, pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[Conditioning]:
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            prompts, device=pipeline.device, do_classifier_free_guidance=False
+        )
+        kept = [float(bool(prompt) or not self.empty_is_zero) for prompt in prompts]
+        return [
+            {"prompt_embeds": row * share, "pooled_prompt_embeds": pooled_row * share}
+            for row, pooled_row, share in zip(embeds, pooled, kept, strict=True)
+        ]
+
+    @torch.no_grad()
+    def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+        return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+
+    def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
+        return {"time_ids": torch.tensor(size_and_crop(geometry), dtype=torch.float32)}
+
+    def predict(
+        self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        added = {"text_embeds": conditioning["pooled_prompt_embeds"], "time_ids": conditioning["time_ids"]}
+        return denoiser(
+            noisy_latents,
+            timesteps,
+            conditioning["prompt_embeds"],
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+
+    def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
+        return {
+            "prompt_embeds": conditioning["prompt_embeds"],
+            "pooled_prompt_embeds": conditioning["pooled_prompt_embeds"],
+            "negative_prompt_embeds": negative["prompt_embeds"],
+            "negative_pooled_prompt_embeds": negative["pooled_prompt_embeds"],
+        }
+
+
+def size_and_crop(geometry: PhotoGeometry) -> list[int]:
+    """Height and width of the original photo, top and left of the crop, height and width of the picture."""
+    original_width, original_height = geometry.original_size
+    left, top, _, _ = geometry.crop
+    width, height = geometry.size
+    return [original_height, original_width, top, left, height, width]
