@@ -5,7 +5,8 @@
 Trains every combination of method, subject and seed by the real `train` command, draws held-out scenes with
 the base model and with the trained adapter, and writes `learning.md` (the table), `learning.json` and
 `learning.png` (a grid). Runs and their figures are kept in `--home`, so that it goes on where it was stopped;
-`--report` only writes what is there. Columns:
+`--report` only writes what is there. Rows that `learning.json` in `--out` has from earlier stay in the table.
+Columns:
 
 - gap closed: how far CLIP-I (mean cosine between generated images and held-out photos, over pairs in
   different scenes, so that the scene itself earns nothing) came from the base model's value towards the
@@ -297,6 +298,15 @@ def gap_closed(rows: list[Row]) -> str:
     return f"{gain / sum(row.ceiling - row.base_clip_i for row in rows):.0%}"
 
 
+def earlier_rows(path: Path, measured: list[Row]) -> list[Row]:
+    """The rows of an earlier table that were not measured again."""
+    if not path.exists():
+        return []
+    rows = [Row(**{**row, "figures": Figures(**row["figures"])}) for row in read_json(path)]
+    known = {(row.method, row.subject, row.seed, row.num_steps) for row in measured}
+    return [row for row in rows if (row.method, row.subject, row.seed, row.num_steps) not in known]
+
+
 def write_grid(bench: Bench, rows: list[Row], path: Path) -> None:
     """Held-out photos, the base model, and each method at the first seed, with the subjects side by side."""
     subjects = list(dict.fromkeys(row.subject for row in rows))
@@ -342,10 +352,11 @@ def main() -> None:
                     rows.append(bench.row(method, subject, seed))
                     print(rows[-1], flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
+    write_grid(bench, rows, options.out / "learning.png")
+    rows += earlier_rows(options.out / "learning.json", rows)
     copying = float(np.mean([bench.base(subject)["copying"] for subject in options.subjects]))
     (options.out / "learning.md").write_text(table(rows, copying) + "\n")
     write_json(options.out / "learning.json", [asdict(row) for row in rows])
-    write_grid(bench, rows, options.out / "learning.png")
     print(table(rows, copying))
 
 
