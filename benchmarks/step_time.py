@@ -33,8 +33,8 @@ from dreamspace.data.samples import Sample
 from dreamspace.jobs.events import EventWriter
 from dreamspace.mini.parts import noise_schedule as mini_noise
 from dreamspace.mini.subjects import write_photos
-from dreamspace.models.adapters import Adapter, add_lora
 from dreamspace.models.base import open_model
+from dreamspace.models.lora import Lora
 from dreamspace.models.sd1x import StableDiffusion
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
@@ -66,8 +66,8 @@ def random_unet() -> UNet2DConditionModel:
     return unet.requires_grad_(False)
 
 
-def new_lora(unet: UNet2DConditionModel) -> Adapter:
-    return add_lora(unet.train(), FAMILY, RANK, None, 0.0, seed=0)
+def new_lora(unet: UNet2DConditionModel) -> Lora:
+    return Lora(unet.train(), FAMILY, RunConfig(lora_rank=RANK))
 
 
 def random_set(config: RunConfig, edge: int, width: int, regularised: float, has_masks: bool) -> TrainingSet:

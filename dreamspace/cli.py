@@ -5,12 +5,13 @@ import dataclasses
 import json
 import re
 import sys
-from pathlib import Path
 
 from dreamspace.commands.caption import add_caption_options, run_caption
+from dreamspace.commands.export import add_export_weights_options, run_export_weights
 from dreamspace.commands.images import add_generate_options, add_prior_options, run_generate, run_prior
 from dreamspace.commands.jobs import hub_token, run_job
 from dreamspace.commands.mask import add_mask_options, run_mask
+from dreamspace.commands.options import given_path
 from dreamspace.commands.simpletuner import (
     add_export_options,
     add_import_options,
@@ -68,7 +69,7 @@ def build_parser() -> Parser:
 
 
 def add_publish_options(publish: argparse.ArgumentParser) -> None:
-    publish.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run")
+    publish.add_argument("run_dir", type=given_path, metavar="RUN_DIR", help="a finished run")
     publish.add_argument("--repo", required=True, help="user/name")
     publish.add_argument("--public", action="store_true", help="let everyone see it; private otherwise")
 
@@ -108,6 +109,11 @@ _COMMANDS = {
         "push a finished run to the Hugging Face Hub (token in HF_TOKEN)",
         add_publish_options,
         run_publish,
+    ),
+    "export": (
+        "write a run's weights for other programs",
+        add_export_weights_options,
+        run_export_weights,
     ),
     "import-simpletuner": (
         "read a pair of SimpleTuner's files, say what differs, write ours",

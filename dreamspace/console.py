@@ -67,7 +67,7 @@ class Printer:
             case "sample":
                 print(f"  {event['path']}: {event['prompt']}", flush=True)
             case "mixture":
-                shares = ", ".join(f"{share:.0%} {name}" for name, share in event["datasets"].items())
+                shares = ", ".join(f"{_percent(share)} {name}" for name, share in event["datasets"].items())
                 counts = f"{event['num_instances']} photos, {event['num_prior']} class images"
                 print(f"Rows: {shares} ({counts}).", flush=True)
             case "warning":
@@ -88,3 +88,8 @@ class Printer:
                 f"{minutes}:{seconds:02d} left",
                 flush=True,
             )
+
+
+def _percent(share: float) -> str:
+    """A share in percent, whole or, so near to nothing or all that it would read as such, with a decimal."""
+    return f"{share:.1%}" if 0 < min(share, 1 - share) < 0.01 else f"{share:.0%}"

@@ -1,6 +1,7 @@
 """What this machine has, and what will work on it."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from dreamspace.config.precision import QUANTISED, package_of, unsupported
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini import MODEL_FOLDER
 
@@ -46,7 +48,7 @@ def examine() -> list[Finding]:
         *(_package(name) for name in PACKAGES),
         _memory(),
         _disk(),
-        _device(),
+        *_device(),
         _mini(),
     ]
 
@@ -70,24 +72,40 @@ def _disk() -> Finding:
     return Finding("disk", free >= DISK_FOR_MINI_GB, f"{free:.0f} GB free in the workspace {root}")
 
 
-def _device() -> Finding:
+def _device() -> list[Finding]:
     """Asked in another process: importing torch takes seconds and memory that the caller may need."""
     question = (
-        "import torch\n"
+        "import json, torch\n"
+        "kind, capability = 'cpu', None\n"
+        "text = 'no GPU: mini trains in minutes; for SD 1.x and larger, rent one'\n"
         "if torch.cuda.is_available():\n"
         "    p = torch.cuda.get_device_properties(0)\n"
         "    memory = f'{p.total_memory / 1e9:.0f} GB, compute capability {p.major}.{p.minor}'\n"
-        "    print(f'{p.name}, {memory}: trains large models')\n"
+        "    kind, capability = 'cuda', (p.major, p.minor)\n"
+        "    text = f'{p.name}, {memory}: trains large models'\n"
         "elif torch.backends.mps.is_available():\n"
-        "    print('Apple GPU (MPS): trains mini and small models')\n"
-        "else:\n"
-        "    print('no GPU: mini trains in minutes; for SD 1.x and larger, rent one')\n"
+        "    kind, text = 'mps', 'Apple GPU (MPS): trains mini and small models'\n"
+        "print(json.dumps([kind, capability, text]))\n"
     )
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
     if answer.returncode:
         reason = answer.stderr.strip().rpartition("\n")[2] or f"exit status {answer.returncode}"
-        return Finding("device", False, f"torch does not start: {reason}")
-    return Finding("device", True, answer.stdout.strip())
+        return [Finding("device", False, f"torch does not start: {reason}")]
+    kind, capability, text = json.loads(answer.stdout)
+    return [Finding("device", True, text), _precision(kind, capability and tuple(capability))]
+
+
+def _precision(device: str, capability: tuple[int, int] | None) -> Finding:
+    """The levels of precision that a base model can be kept in."""
+    absent = {package for package in map(package_of, QUANTISED) if not _package(package).works}
+    installed = [precision for precision in QUANTISED if package_of(precision) not in absent]
+    works = [precision for precision in installed if unsupported(precision, device, capability) is None]
+    sentences = [
+        ", ".join(["no_change", *works]),
+        *(f"not {precision}, on this device" for precision in installed if precision not in works),
+        *(f"{package} is missing; run 'make setup'" for package in sorted(absent)),
+    ]
+    return Finding("precision", not absent, "; ".join(sentences))
 
 
 def _mini() -> Finding:

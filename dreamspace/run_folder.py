@@ -5,6 +5,9 @@ from pathlib import Path
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 """The file of an adapter in its folder, as diffusers names it."""
 
+FULL_WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+"""The file of a whole denoiser in its subfolder, as diffusers names it."""
+
 EMA_FOLDER = "ema"
 """In a checkpoint, the folder of the adapter with the moving average of its weights."""
 
@@ -25,6 +28,14 @@ def step_of(folder: Path) -> int:
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
     """Where the checkpoint of a step lies; the folder is there whole or not at all."""
     return run_dir / "checkpoints" / step_name(step)
+
+
+def weights_file(folder: Path) -> Path | None:
+    """The file that holds what was trained: an adapter's, or that of a whole denoiser; None without one."""
+    found = [
+        path for path in (folder / WEIGHTS_NAME, *folder.glob(f"*/{FULL_WEIGHTS_NAME}")) if path.is_file()
+    ]
+    return found[0] if found else None
 
 
 def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) -> Path:

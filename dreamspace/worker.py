@@ -32,6 +32,7 @@ KINDS: dict[str, str] = {
     "mask": "dreamspace.models.mask_job:mask",
     "caption": "dreamspace.models.caption_job:caption",
     "generate": "dreamspace.models.generate:generate",
+    "export": "dreamspace.models.export:export",
     "publish": "dreamspace.hub.push:publish",
 }
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS) -> int:
     faulthandler.enable()
     # diffusers imports it; without a GPU it warns of a kernel that only quantised images would use.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # diffusers 0.42 warns that it cannot read checkpoints of torchao 0.18, of which there are none here.
+    logging.getLogger("diffusers.quantizers.torchao").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # Runs what `finally` promises.
     if WORKERS_LOCK_VARIABLE in os.environ:
         hold_workers_lock(Path(os.environ[WORKERS_LOCK_VARIABLE]))

@@ -18,6 +18,8 @@ from tiny_runs import (
     write_run_folder,
 )
 
+from dreamspace.config import RunConfig
+
 Shell = Callable[..., tuple[int, str, str]]
 
 
@@ -81,6 +83,11 @@ def test_unknown_preset_names_the_nearest(shell: Shell, short: list) -> None:
         ("lora_rank=10000000", ["lora_rank must be at most 1024, got 10000000"]),
         (f"token={'x' * 3000}", ["token must be a text of at most 100 characters"]),
         ("learning_rate=fast", ["learning_rate must be a number"]),
+        ("learning_rate=1e30", ["learning_rate must be at most 10, got 1e+30"]),
+        ("resolution=50", ["'resolution' is a key of a dataset", "multidatabackend.json", "--datasets"]),
+        ("repeats=-1", ["'repeats' is a key of a dataset", "multidatabackend.json", "--datasets"]),
+        ("validation_resolution=99999", ["validation_resolution must be at most 8192 px"]),
+        (f"validation_prompts={'[' * 90_000}", ["validation_prompts must be a list"]),
         ("max_train_steps", ["--set takes key=value, got 'max_train_steps'"]),
     ],
 )
@@ -116,7 +123,87 @@ def test_options_that_do_not_belong_together_are_refused(
         shell(*pair(files, tmp_path)[:3], "--run", tmp_path), "--config and --datasets belong together"
     )
     assert_refused(shell(*pair(files, tmp_path), "--token", "sks"), "Leave out --token")
+    assert_refused(shell(*pair(files, tmp_path), "--resolution", 64), "Leave out --resolution")
     assert_refused(shell(*short, "--class-images", "-1"), "--class-images must be 0 or more, got -1")
+
+
+@pytest.mark.parametrize("edge", ["0", "-64", "100000"])
+def test_resolution_that_no_picture_has_is_refused(shell: Shell, short: list, edge: str) -> None:
+    assert_refused(shell(*short, "--resolution", edge), f"--resolution must be 1 to 8192 px, got {edge}.")
+
+
+def test_prior_and_class_images_that_contradict_each_other_name_what_was_typed(
+    shell: Shell, short: list, class_photos: Path, photos: Path, tmp_path: Path
+) -> None:
+    for prior in ("noise", "base"):
+        refused = shell(*short, "--prior", prior)
+        assert_refused(refused, f"--prior {prior} needs", "--class-images N", "--class-photos DIR")
+    for given, named in (
+        (["--class-images", 4], "--class-images,"),
+        (["--class-photos", class_photos], "--class-photos,"),
+        (["--class-photos", class_photos, "--class-images", 2], "--class-images and --class-photos,"),
+        (["--set", "num_class_images=4"], "--set num_class_images,"),
+    ):
+        refused = shell(*short, "--prior", "image-free", *given)
+        assert_refused(refused, f"--prior image-free takes no class images. Leave out {named}")
+    refused = shell(*short, "--class-photos", f"{photos}/../{photos.name}")
+    assert_refused(refused, "--class-photos is the subject's own folder", "--prior image-free")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_of_masks_that_is_missing_or_empty_is_named(shell: Shell, short: list, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    assert_refused(shell(*short, "--masks", masks), f"There is no folder {masks}")
+    masks.mkdir()
+    assert_refused(shell(*short, "--masks", masks), f"The folder {masks} holds no mask")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_captions_of_the_short_form_name_its_option(
+    shell: Shell, short: list, files: Path, tmp_path: Path
+) -> None:
+    assert_refused(shell(*short, "--captions"), "such as 00.txt, or leave out --captions.")
+    change(files / "multidatabackend.json", caption_strategy="textfile")
+    assert_refused(shell(*pair(files, tmp_path)), "such as 00.txt, or set caption_strategy to")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--run", "x", "--photos", ""],
+        ["train", "--run", " "],
+        ["mask", ""],
+        ["prior", "--prompt", "x", "--out", "x", "--model", ""],
+        ["generate", "--prompt", "x", "--adapter", "x", "--out", ""],
+        ["import-simpletuner", "x", ""],
+        ["publish", "", "--repo", "a/b"],
+    ],
+)
+def test_empty_path_is_not_the_current_folder(shell: Shell, arguments: list[str]) -> None:
+    assert_refused(shell(*arguments), "it is empty, name a folder or a file")
+
+
+@pytest.mark.parametrize("name", ["config.json", "multidatabackend.json"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"[" * 100_000, "more than 50 deep"), (b"\xff\xfe", "no text in UTF-8"), (b"", "is empty")],
+)
+def test_file_of_a_pair_that_cannot_be_read_is_named(
+    shell: Shell, files: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (files / name).write_bytes(content)
+    assert_refused(shell(*pair(files, tmp_path)), f"{files / name} ", words)
+
+
+@pytest.mark.parametrize(
+    ("option", "number"), [("--grow", "-5000"), ("--grow", "501"), ("--feather", "1e9"), ("--feather", "nan")]
+)
+def test_absurd_shaping_of_masks_is_refused(
+    shell: Shell, photos: Path, tmp_path: Path, option: str, number: str
+) -> None:
+    refused = shell("mask", photos, "--out", tmp_path / "masks", option, number)
+    assert_refused(refused, "500 px")
+    assert not (tmp_path / "masks").exists()
 
 
 def test_folder_that_holds_a_run_is_not_overwritten(
@@ -226,7 +313,11 @@ def test_refused_photo_is_a_warning_and_the_rest_trains(shell: Shell, files: Pat
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("multidatabackend.json", {"resolution": 100}, ["multiple of 16 px", "got 100", "Try 96"]),
+        (
+            "multidatabackend.json",
+            {"resolution": 100},
+            ["Dataset 'subject'", "multiple of 16 px", "got 100", "Try 96"],
+        ),
         ("config.json", {"validation_resolution": "100"}, ["validation_resolution", "Try 96"]),
         ("config.json", {"num_class_images": 4}, ["no dataset has is_regularisation_data"]),
         ("config.json", {"pretrained_model_name_or_path": "a/b/c"}, ["no model 'a/b/c'", "Hub id such as"]),
@@ -241,6 +332,17 @@ def test_what_does_not_fit_the_model_or_is_none(
     assert_refused(shell(*pair(files, tmp_path)), *words)
     (failed,) = events_of(tmp_path / "run", "failed")
     assert failed["error"] == "ValueError"
+
+
+def test_corrected_command_starts_a_refused_run_anew(shell: Shell, files: Path, tmp_path: Path) -> None:
+    command = pair(files, tmp_path)
+    assert_refused(shell(*command, "--set", "optimizer=prodigy"), "Set learning_rate to 1.")
+    result = shell(*command)
+    assert (result.status, result.errors) == (0, "")
+    assert RunConfig.load(tmp_path / "run" / "config.json").optimizer == "adamw"
+    assert events_of(tmp_path / "run", "failed") == []
+    assert [event["step"] for event in events_of(tmp_path / "run", "done")] == [3]
+    assert_refused(shell(*command), "holds a run already", "--resume")
 
 
 def test_nearly_full_disk_is_named_with_its_figures(

@@ -11,6 +11,7 @@ from tiny_runs import assert_refused, change, events_of, pair
 from dreamspace import cli, console, doctor
 from dreamspace.commands import jobs
 from dreamspace.config import RunConfig, load_datasets
+from dreamspace.config.precision import PACKAGES, QUANTISED
 from dreamspace.jobs.control import is_stopping
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job
@@ -46,6 +47,17 @@ def test_short_form_writes_a_run_with_class_images_and_trains_it(
     (mixture,) = events_of(tmp_path / "run", "mixture")
     assert (mixture["num_instances"], mixture["num_prior"]) == (4, 2)
     assert (subject.repeats, prior.repeats) == (0, 1), "every second row shows the subject"
+
+
+def test_resolution_of_the_short_form_replaces_the_presets(
+    shell: Shell, short: list, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = ["--set", f"pretrained_model_name_or_path={tiny_model}", "--resolution", 100]
+    assert_refused(
+        shell(*short, *options), "Dataset 'subject': resolution must be a positive multiple", "100"
+    )
+    (subject,) = load_datasets(tmp_path / "run" / "multidatabackend.json")
+    assert (subject.resolution, subject.resolution_type) == (100, "pixel")
 
 
 def test_class_images_lie_in_the_runs_workspace_under_the_final_class_word(
@@ -129,6 +141,15 @@ def new_job(job_dir: Path, *events: tuple[str, dict]) -> EventWriter:
     return writer
 
 
+def test_small_shares_of_the_mixture_are_not_rounded_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = {"subject": 0.996, "prior": 0.004, "never": 0.0}
+    new_job(tmp_path, ("mixture", {"datasets": shares, "num_instances": 4, "num_prior": 1}))
+    console.Printer(tmp_path).follow()
+    assert "Rows: 99.6% subject, 0.4% prior, 0% never (4 photos, 1 class images)." in capsys.readouterr().out
+
+
 def test_first_interrupt_asks_to_stop_and_watches_on_without_repeating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +193,7 @@ def test_fault_of_ours_names_the_log_and_exits_with_one(
 def test_doctor_prints_a_line_for_each_thing(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(doctor, "_device", lambda: doctor.Finding("device", True, "no GPU"))
+    monkeypatch.setattr(doctor, "_device", lambda: [doctor.Finding("device", True, "no GPU")])
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     monkeypatch.setattr(doctor, "MODEL_FOLDER", tmp_path)
     status, output, errors = shell("doctor")
@@ -194,10 +215,27 @@ def test_doctor_gives_json_and_asks_torch_in_a_process_of_its_own(shell: Shell) 
     status, output, _ = shell("doctor", "--json")
     assert status == 0
     findings = {finding["name"]: finding for finding in json.loads(output)}
-    assert set(findings) >= {"python", "torch", "memory", "disk", "device", "mini"}
+    assert set(findings) >= {"python", "torch", "memory", "disk", "device", "precision", "mini"}
     assert findings["torch"]["works"] is True
     assert findings["device"]["works"] is True
     assert "trains" in findings["device"]["text"]
+
+
+def test_doctor_says_which_precisions_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._precision("cpu", None).text == ", ".join(["no_change", *QUANTISED])
+    old_gpu = doctor._precision("cuda", (8, 6))
+    assert old_gpu.works
+    assert old_gpu.text == (
+        "no_change, int8-quanto, int4-quanto, int2-quanto, int8-torchao, int4-torchao, nf4-bnb; "
+        "not fp8-quanto, on this device; not fp8-torchao, on this device"
+    )
+    monkeypatch.setitem(PACKAGES, "quanto", "no-such-package")
+    without = doctor._precision("cuda", (9, 0))
+    assert not without.works
+    assert without.text == (
+        "no_change, fp8-torchao, int8-torchao, int4-torchao, nf4-bnb; "
+        "no-such-package is missing; run 'make setup'"
+    )
 
 
 def test_doctor_survives_a_torch_that_does_not_start(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,3 +59,43 @@ def test_weights_may_be_read_by_those_who_may_read_any_other_file(tmp_path: Path
     with replace_file(tmp_path / "weights.safetensors") as temporary:
         save_file({"weight": torch.zeros(2)}, temporary)
     assert mode(tmp_path / "weights.safetensors") == mode(tmp_path / "ordinary")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            b'{"seed": 1,',
+            r"pair\.json is not valid JSON at line 1, column 12: .* The file is cut off there\.",
+        ),
+        (b'{"seed": one}', r"pair\.json is not valid JSON at line 1, column 10: "),
+        (b"[" * 100_000, r"pair\.json nests lists and objects more than 50 deep"),
+        (b"[" * 51 + b"]" * 51, r"pair\.json nests lists and objects more than 50 deep"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, r"pair\.json nests lists and objects more than 50 deep"),
+        (b"1" * 5000, r"pair\.json is not valid JSON: .*digits"),
+        ('{"token": "Hündin"}'.encode("latin-1"), r"pair\.json is no text in UTF-8\. Save it as such\."),
+        (b"", r"pair\.json is empty\. "),
+        (b"\xef\xbb\xbf \n", r"pair\.json is empty\. "),
+    ],
+)
+def test_file_that_is_no_json_is_refused_by_its_name(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "pair.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        read_json(path)
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There is no file .*pair\.json\. Check the path\."):
+        read_json(tmp_path / "pair.json")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        read_json(tmp_path)
+
+
+def test_json_with_a_byte_order_mark_or_many_levels_is_read(tmp_path: Path) -> None:
+    (tmp_path / "marked.json").write_text('{"token": "Hündin"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "marked.json") == {"token": "Hündin"}
+    write_json(tmp_path / "wide.json", [[{"a": []}] * 3] * 60)
+    assert read_json(tmp_path / "wide.json") == [[{"a": []}] * 3] * 60
+    (tmp_path / "deep.json").write_text("[" * 50 + "]" * 50)
+    assert len(read_json(tmp_path / "deep.json")) == 1

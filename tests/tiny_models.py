@@ -1,5 +1,6 @@
 """Parts of tiny random models of the real classes, and the whole of the smallest one."""
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,19 @@ from diffusers import (
 )
 from tiny_runs import RESOLUTION_PX
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -43,6 +56,61 @@ def clip_text_encoder(
         pad_token_id=tokenizer.pad_token_id,
     )
     return CLIPTextModel(config) if projection_dim is None else CLIPTextModelWithProjection(config)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A token for each letter and sign, and one for what stands before a word."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *sorted(string.ascii_letters + string.digits + ".,-'")]
+    return T5Tokenizer(vocab=[(piece, -1.0) for piece in pieces], extra_ids=0, model_max_length=48)
+
+
+def t5_encoder(tokenizer: T5Tokenizer, hidden_size: int = 16) -> T5EncoderModel:
+    """Two layers."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=hidden_size,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    return T5EncoderModel(config)
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""Qwen3's, for messages without tools."""
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A token for each letter, and those of a conversation."""
+    end, signs = "<|endoftext|>", ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    vocabulary = {piece: index for index, piece in enumerate([*sorted(ByteLevel.alphabet()), end])}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], chat_template=CHAT_TEMPLATE)
+    tokenizer.add_tokens(signs, special_tokens=True)
+    return tokenizer
+
+
+def qwen3_encoder(
+    tokenizer: Qwen2Tokenizer, hidden_size: int = 16, num_layers: int = 2, with_head: bool = True
+) -> Qwen3ForCausalLM | Qwen3Model:
+    """With large weights, so that its embeddings tell prompts apart."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=32,
+        num_hidden_layers=num_layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+    )
+    return (Qwen3ForCausalLM if with_head else Qwen3Model)(config)
 
 
 def autoencoder_kl(**options: Any) -> AutoencoderKL:

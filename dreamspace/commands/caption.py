@@ -1,17 +1,18 @@
 """`python -m dreamspace caption`: captions of photos by an image-to-text model."""
 
 import argparse
-from pathlib import Path
 
 from dreamspace.commands.jobs import run_job, secrets_for
+from dreamspace.commands.options import given_name, given_path
 from dreamspace.data.captions import DEFAULT_CAPTIONER
 from dreamspace.jobs.new_run import absolute_model, writable_folder
 
 
 def add_caption_options(caption: argparse.ArgumentParser) -> None:
-    caption.add_argument("photos_dir", type=Path, metavar="PHOTOS_DIR", help="folder of the photos")
+    caption.add_argument("photos_dir", type=given_path, metavar="PHOTOS_DIR", help="folder of the photos")
     caption.add_argument(
         "--model",
+        type=given_name,
         default=DEFAULT_CAPTIONER,
         help=f"image-to-text model: a folder, or a Hub id ({DEFAULT_CAPTIONER})",
     )

@@ -1,20 +1,27 @@
 """`python -m dreamspace prior` and `generate`: images by the base model, and by a trained adapter."""
 
 import argparse
-from pathlib import Path
 
 from dreamspace.commands.jobs import run_job, secrets_for
+from dreamspace.commands.options import given_name, given_path
 from dreamspace.config import MAX_SEED, RunConfig
+from dreamspace.config.precision import QUANTISED
 from dreamspace.jobs.new_run import absolute_model, writable_folder
 
 
 def add_prior_options(prior: argparse.ArgumentParser) -> None:
-    prior.add_argument("--model", default="mini", help="'mini', a folder, or a Hub id")
+    prior.add_argument("--model", type=given_name, default="mini", help="'mini', a folder, or a Hub id")
     prior.add_argument("--prompt", action="append", required=True, help="class prompt; may be repeated")
+    prior.add_argument(
+        "--precision",
+        choices=["no_change", *QUANTISED],
+        default="no_change",
+        help="the base_model_precision of the run that the images are for",
+    )
     prior.add_argument("--count", type=int, default=24, help="number of images")
     prior.add_argument("--seed", type=int, default=0, help="of the first image; the others count up")
     prior.add_argument(
-        "--out", type=Path, required=True, help="folder of the images; your own photos in it count"
+        "--out", type=given_path, required=True, help="folder of the images; your own photos in it count"
     )
 
 
@@ -25,6 +32,7 @@ def run_prior(options: argparse.Namespace) -> int:
     _check_seed(options.seed)
     arguments = {
         "model": absolute_model(options.model),
+        "precision": options.precision,
         "prompts": options.prompt,
         "count": options.count,
         "seed": options.seed,
@@ -34,16 +42,16 @@ def run_prior(options: argparse.Namespace) -> int:
 
 
 def add_generate_options(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("--run", type=Path, dest="run_dir", metavar="DIR", help="a finished run")
+    generate.add_argument("--run", type=given_path, dest="run_dir", metavar="DIR", help="a finished run")
     generate.add_argument("--checkpoint", type=int, metavar="STEP", help="use this checkpoint of the run")
     generate.add_argument("--ema", action="store_true", help="use the moving average of the run's weights")
-    generate.add_argument("--model", help="base model, where no run is given (mini)")
-    generate.add_argument("--adapter", type=Path, help="folder of an adapter, where no run is given")
+    generate.add_argument("--model", type=given_name, help="base model, where no run is given (mini)")
+    generate.add_argument("--adapter", type=given_path, help="folder of an adapter, where no run is given")
     generate.add_argument("--prompt", action="append", required=True, help="may be repeated")
     generate.add_argument("--seed", type=int, default=0, help="the same seed and prompt: the same image")
     generate.add_argument("--steps", type=int, help="denoising steps of an image")
     generate.add_argument("--guidance", type=float, help="how strictly images follow the prompt")
-    generate.add_argument("--out", type=Path, required=True, help="folder for the images")
+    generate.add_argument("--out", type=given_path, required=True, help="folder for the images")
 
 
 def run_generate(options: argparse.Namespace) -> int:

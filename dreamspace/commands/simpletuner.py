@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from dreamspace.commands.options import given_path
 from dreamspace.config import RunConfig, read_datasets, save_datasets
 from dreamspace.config.findings import Finding, report
 from dreamspace.jobs.new_run import writable_folder
@@ -13,9 +14,9 @@ from dreamspace.simpletuner.importing import import_simpletuner
 
 
 def add_import_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, metavar="CONFIG", help="SimpleTuner's config.json")
-    command.add_argument("datasets", type=Path, metavar="DATASETS", help="its multidatabackend.json")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder of our pair; else only report")
+    command.add_argument("config", type=given_path, metavar="CONFIG", help="SimpleTuner's config.json")
+    command.add_argument("datasets", type=given_path, metavar="DATASETS", help="its multidatabackend.json")
+    command.add_argument("--out", type=given_path, metavar="DIR", help="folder of our pair; else only report")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -48,8 +49,8 @@ def run_import(options: argparse.Namespace) -> int:
 
 
 def add_export_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run, or its two files")
-    command.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of their pair")
+    command.add_argument("run_dir", type=given_path, metavar="RUN_DIR", help="a run, or its two files")
+    command.add_argument("--out", type=given_path, metavar="DIR", required=True, help="folder of their pair")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -14,6 +14,9 @@ RegularisationTarget = Literal["base", "noise"]
 MAX_CAPTION_CHARACTERS = 2_000
 """Far beyond what text encoders read; a longer text is no caption."""
 
+MAX_EDGE_PX = 8192
+"""The longest edge of a picture that is trained at or drawn; no model of today comes near it."""
+
 
 class HuggingFaceColumns(Section):
     """Which columns of a dataset from the Hub hold what."""
@@ -264,13 +267,22 @@ class DatasetConfig(Section):
     @model_validator(mode="after")
     def _check_sizes(self) -> "DatasetConfig":
         sizes = ("resolution", "minimum_image_size", "maximum_image_size", "target_downsample_size")
+        is_area = self.resolution_type == "area"
         for name in sizes:
             value = getattr(self, name)
-            if self.resolution_type == "area" and value is not None and value > 5:
+            if is_area and value is not None and value > MAX_EDGE_PX**2 / 1e6:
                 raise ValueError(
-                    f"{name} counts megapixels with a resolution_type of 'area', got {value:g}. "
+                    f"{name} counts megapixels with a resolution_type of 'area', got {value:.10g}. "
                     "Use 'pixel_area' for an edge in px."
                 )
+            if not is_area and value is not None and value > MAX_EDGE_PX:
+                raise ValueError(f"{name} must be at most {MAX_EDGE_PX} px, got {value:.10g}. Lower it.")
+        smallest, largest = self.minimum_image_size, self.maximum_image_size
+        if smallest is not None and largest is not None and smallest > largest:
+            raise ValueError(
+                f"minimum_image_size ({smallest:.10g}) is above maximum_image_size ({largest:.10g}). "
+                "Swap them."
+            )
         if self.maximum_image_size is not None and self.target_downsample_size is None:
             raise ValueError("maximum_image_size needs a target_downsample_size to scale to. Add it.")
         lowest, highest = self.minimum_aspect_ratio, self.maximum_aspect_ratio

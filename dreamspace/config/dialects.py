@@ -9,10 +9,7 @@ from dreamspace.config.simpletuner_keys import (
 
 RUN_DIALECT = Dialect(
     later_keys=TRANSLATED_RUN_KEYS.union(IGNORED_RUN_KEYS),
-    later_values={
-        "model_type": frozenset({"full"}),
-        "lora_type": frozenset({"lycoris"}),
-    },
+    later_values={},
 )
 
 DATASET_DIALECT = Dialect(

@@ -39,6 +39,7 @@ FLAVOURS: dict[FamilyName, dict[str, str]] = {
     },
     "flux2": {
         "klein-9b": "black-forest-labs/FLUX.2-klein-9B",
+        "klein-base-9b": "black-forest-labs/FLUX.2-klein-base-9B",
         "klein-base-4b": "black-forest-labs/FLUX.2-klein-base-4B",
         "klein-4b": "black-forest-labs/FLUX.2-klein-4B",
     },

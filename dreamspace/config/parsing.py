@@ -18,11 +18,13 @@ class Dialect:
 
     Attributes:
         aliases: other spellings of our keys.
+        dataset_keys: keys of a dataset, which are none of the model's.
         later_keys: keys that SimpleTuner has and Dreamspace says otherwise, or not at all.
         later_values: for each of our keys, the values of SimpleTuner that are not supported yet.
     """
 
     aliases: Mapping[str, str] = field(default_factory=dict)
+    dataset_keys: frozenset[str] = frozenset()
     later_keys: frozenset[str] = frozenset()
     later_values: Mapping[str, frozenset[Any]] = field(default_factory=dict)
 
@@ -53,6 +55,11 @@ def parse_settings(model: type[Model], values: Any, dialect: Dialect, *, source:
 
 
 def _check_key(key: str, value: Any, model: type[BaseModel], dialect: Dialect, source: str) -> None:
+    if key in dialect.dataset_keys:
+        raise ValueError(
+            f"{source}: '{key}' is a key of a dataset. Set it there, in the multidatabackend.json that goes "
+            "with --config and --datasets."
+        )
     if key in dialect.later_keys:
         raise ValueError(
             f"{source}: SimpleTuner's '{key}' is not read here. Remove it, or take the pair over by "

@@ -1,13 +1,12 @@
 """Presets: a configuration each, with the hardware that it is meant for."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dreamspace.config.run import RunConfig, parse_run_config
-from dreamspace.files import read_json
+from dreamspace.files import parse_json, read_json
 from dreamspace.suggest import nearest
 
 PRESETS_DIR = Path(__file__).resolve().parents[2] / "presets"
@@ -79,6 +78,6 @@ def apply_settings(config: RunConfig, settings: Iterable[str]) -> RunConfig:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return parse_json(text, Path("--set"))
+    except ValueError:
         return text

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from dreamspace.config.dataset import MAX_EDGE_PX, DatasetConfig
 from dreamspace.config.dialects import RUN_DIALECT
 from dreamspace.config.families import FLAVOURS, flavour_model
+from dreamspace.config.lycoris import BYPASSING_ALGOS, LycorisConfig
 from dreamspace.config.parsing import parse_settings
+from dreamspace.config.precision import WHOLE_AGAIN
 from dreamspace.config.sections import (
     AdapterSettings,
     CheckpointSettings,
@@ -20,6 +24,7 @@ from dreamspace.config.sections import (
     ModelSettings,
     NoiseSettings,
     OptimizerSettings,
+    PrecisionSettings,
     RolloutSettings,
     Section,
     ValidationSettings,
@@ -38,6 +43,7 @@ class RunConfig(
     NoiseSettings,
     LossSettings,
     DataSettings,
+    PrecisionSettings,
     OptimizerSettings,
     LearningSettings,
     AdapterSettings,
@@ -66,6 +72,8 @@ class RunConfig(
     def _check_resolution(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", value):
             raise ValueError(f"must be one size in px, such as '128' or '96x64', got '{value}'.")
+        if value is not None and max(map(int, value.split("x"))) > MAX_EDGE_PX:
+            raise ValueError(f"must be at most {MAX_EDGE_PX} px wide and high, got '{value}'.")
         return value
 
     @field_validator("lr_step_rules")
@@ -85,6 +93,11 @@ class RunConfig(
                 f"lr_warmup_steps must be below max_train_steps ({self.max_train_steps}), "
                 f"got {self.lr_warmup_steps}. Shorten the warm-up or train longer."
             )
+        if self.lr_restart_step >= self.max_train_steps:
+            raise ValueError(
+                f"lr_restart_step must be below max_train_steps ({self.max_train_steps}), "
+                f"got {self.lr_restart_step}. Set it to 0 where no run is continued."
+            )
         if self.lr_scheduler == "piecewise_constant" and self.lr_step_rules is None:
             raise ValueError("lr_scheduler 'piecewise_constant' needs lr_step_rules, such as '1:100,0.1'.")
         if self.snr_gamma is not None and self.debiased_estimation:
@@ -95,6 +108,48 @@ class RunConfig(
             raise ValueError(
                 "masked_background_weight and masked_prior_weight pull the background to two targets, the "
                 "photo's own and the base model's. Set one of them to 0."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> "RunConfig":
+        is_lycoris = self.model_type == "lora" and self.lora_type == "lycoris"
+        if self.use_dora and (is_lycoris or self.model_type == "full"):
+            raise ValueError(
+                "use_dora is for model_type 'lora' with lora_type 'standard'. Set it to false; LyCORIS has "
+                "dora_wd in its lycoris_config."
+            )
+        if self.validation_lycoris_strength != 1 and not is_lycoris:
+            raise ValueError("validation_lycoris_strength is for lora_type 'lycoris'. Set it to 1.")
+        algo = self.lycoris_config and self.lycoris_config.algo
+        if is_lycoris and algo == "dylora" and self.gradient_checkpointing:
+            raise ValueError(
+                "LyCORIS' dylora draws another rank when gradient_checkpointing computes a layer again. Set "
+                "gradient_checkpointing to false, or choose another algo."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> "RunConfig":
+        precision, remedy = self.base_model_precision, "set base_model_precision to 'no_change'"
+        if precision == "no_change":
+            return self
+        if self.model_type == "full":
+            raise ValueError(
+                f"base_model_precision '{precision}' is for weights that stay as they are, and model_type "
+                f"'full' trains them. Train a 'lora', or {remedy}."
+            )
+        if self.lora_type == "lycoris":
+            if not (self.lycoris_config or LycorisConfig()).trains_past_weights:
+                algos = ", ".join(sorted(BYPASSING_ALGOS))
+                raise ValueError(
+                    f"On weights in base_model_precision '{precision}', LyCORIS trains {algos}, without "
+                    f"dora_wd. Change lycoris_config, or {remedy}."
+                )
+        elif self.use_dora and precision not in WHOLE_AGAIN:
+            raise ValueError(
+                f"PEFT's use_dora cannot read weights in base_model_precision '{precision}'. Set it to "
+                f"false, or base_model_precision to 'no_change', {', '.join(map(repr, WHOLE_AGAIN))}."
             )
         return self
 
@@ -116,6 +171,9 @@ SECTIONS: tuple[type[Section], ...] = RunConfig.__bases__[::-1]
 """The settings by subject; the docstring of each section is its title in the app."""
 
 
+_DIALECT = replace(RUN_DIALECT, dataset_keys=frozenset(DatasetConfig.model_fields))
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a base model's name is an id on the Hub: of the form 'owner/name', and no folder here."""
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model, re.ASCII)) and not Path(model).is_dir()
@@ -130,4 +188,4 @@ def parse_run_config(values: Mapping[str, Any], *, source: str = "config") -> Ru
     Raises:
         ValueError: one sentence for the first thing that is wrong; an unknown key names the nearest one.
     """
-    return parse_settings(RunConfig, values, RUN_DIALECT, source=source)
+    return parse_settings(RunConfig, values, _DIALECT, source=source)

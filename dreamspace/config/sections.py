@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from dreamspace.config.families import FamilyName
+from dreamspace.config.lycoris import LycorisConfig
+from dreamspace.config.precision import Precision
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 FilledText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -41,17 +43,26 @@ class ModelSettings(Section):
         "mini",
         description="The base model: 'mini' is the embedded one, a folder or a Hub id names any other.",
     )
-    model_type: Literal["lora"] = Field(
+    model_type: Literal["lora", "full"] = Field(
         "lora",
-        description="What is trained: 'lora' trains a small adapter and leaves the base model as it is.",
+        description="What is trained: 'lora' trains a small adapter and leaves the base model as it is, "
+        "'full' trains all of the denoiser's weights.",
+    )
+    data_aesthetic_score: float = Field(
+        7.0,
+        ge=0,
+        le=10,
+        description="How good the photos look, from 0 to 10, as the SDXL refiner is told; no other model is.",
     )
 
 
 class AdapterSettings(Section):
     """Adapter."""
 
-    lora_type: Literal["standard"] = Field(
-        "standard", description="The kind of adapter: 'standard' is LoRA as PEFT builds it."
+    lora_type: Literal["standard", "lycoris"] = Field(
+        "standard",
+        description="The kind of adapter: 'standard' is LoRA as PEFT builds it, 'lycoris' what "
+        "lycoris_config says.",
     )
     lora_rank: int = Field(
         16,
@@ -65,13 +76,27 @@ class AdapterSettings(Section):
     lora_dropout: float = Field(
         0.0, ge=0, lt=1, description="The share of the adapter's inputs that is set to zero in each step."
     )
+    init_lora: FilledText | None = Field(
+        None,
+        description="An adapter of the same kind and size to begin with, a folder or a .safetensors file; "
+        "null begins with none.",
+    )
+    use_dora: bool = Field(
+        False, description="Train the size of each weight apart from its direction (DoRA): slower, finer."
+    )
+    lycoris_config: LycorisConfig | None = Field(
+        None, description="The settings of a LyCORIS adapter, as a JSON object; null takes lokr of rank 16."
+    )
 
 
 class LearningSettings(Section):
     """Learning."""
 
     learning_rate: float = Field(
-        1e-4, gt=0, description="How far each step moves the adapter's weights, at the schedule's height."
+        1e-4,
+        gt=0,
+        le=10,
+        description="How far each step moves the adapter's weights, at the schedule's height.",
     )
     lr_scheduler: Literal[
         "constant",
@@ -89,6 +114,13 @@ class LearningSettings(Section):
         1, ge=1, le=1000, description="How often 'cosine_with_restarts' starts again from the top."
     )
     lr_power: float = Field(1.0, gt=0, description="The exponent of the 'polynomial' schedule's fall.")
+    lr_restart_step: int = Field(
+        0,
+        ge=0,
+        le=MAX_STEPS,
+        description="The step at which the schedule begins anew, where a finished run is continued; 0 is the "
+        "run's beginning.",
+    )
     lr_step_rules: Text | None = Field(
         None,
         description="For 'piecewise_constant': factor:until_step pairs and a last factor, such as "
@@ -133,6 +165,34 @@ class OptimizerSettings(Section):
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, slower steps."
+    )
+
+
+class PrecisionSettings(Section):
+    """Precision of the base model."""
+
+    base_model_precision: Precision = Field(
+        "no_change",
+        description="How the frozen weights below an adapter are kept: int8 and fp8 take half the memory of "
+        "16 bits, int4 and nf4 a quarter; convolutions, most of SD 1.x and 2.x, are kept so by quanto alone.",
+    )
+    text_encoder_1_precision: Precision = Field(
+        "no_change",
+        description="The same for the model's part text_encoder, which is only at work before the training.",
+    )
+    text_encoder_2_precision: Precision = Field(
+        "no_change", description="The same for the part text_encoder_2, where the model has one."
+    )
+    text_encoder_3_precision: Precision = Field(
+        "no_change", description="The same for the part text_encoder_3, where the model has one."
+    )
+    text_encoder_4_precision: Precision = Field(
+        "no_change", description="The same for the part text_encoder_4, where the model has one."
+    )
+    quantize_via: Literal["cpu", "accelerator"] = Field(
+        "accelerator",
+        description="Where weights are quantised: on the GPU layer by layer, or on the CPU, slower and "
+        "without a layer's worth of the GPU's memory.",
     )
 
 
@@ -335,7 +395,9 @@ class ValidationSettings(Section):
     validation_prompts: list[FilledText] = Field(
         [], description="Further prompts to validate with, an image each; SimpleTuner has no such key."
     )
-    validation_negative_prompt: Text = Field("", description="What validation images should not show.")
+    validation_negative_prompt: Text = Field(
+        "", description="What validation images should not show; FLUX.1 is not told."
+    )
     validation_seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="The seed of the validation images; null takes the run's seed."
     )
@@ -349,11 +411,17 @@ class ValidationSettings(Section):
         description="Denoising steps of a validation image: more take longer and look finer.",
     )
     validation_guidance: float = Field(
-        5.0, ge=0, description="How strictly a validation image follows its prompt; 1 is without guidance."
+        5.0,
+        ge=0,
+        description="How strictly a validation image follows its prompt; 1 is without guidance, but FLUX.1 dev "
+        "is told the number itself, and schnell has no guidance.",
     )
     validation_resolution: Text | None = Field(
         None,
         description="Size of the validation images in px, as '128' or '96x64'; null takes the training's.",
+    )
+    validation_lycoris_strength: float = Field(
+        1.0, ge=0, le=10, description="How strongly a LyCORIS adapter shows in validation images; 1 is fully."
     )
     validation_preview: bool = Field(
         True, description="Show validation images while they come into focus, by a tiny decoder."

@@ -16,9 +16,11 @@ SHARED_RUN_KEYS = frozenset(
         "adam_beta2",
         "adam_epsilon",
         "adam_weight_decay",
+        "base_model_precision",
         "caption_dropout_probability",
         "checkpoint_step_interval",
         "checkpoints_total_limit",
+        "data_aesthetic_score",
         "data_backend_sampling",
         "ema_decay",
         "ema_device",
@@ -34,7 +36,9 @@ SHARED_RUN_KEYS = frozenset(
         "lora_alpha",
         "lora_dropout",
         "lora_rank",
+        "init_lora",
         "lora_type",
+        "lycoris_config",
         "loss_type",
         "lr_num_cycles",
         "lr_power",
@@ -47,9 +51,12 @@ SHARED_RUN_KEYS = frozenset(
         "model_family",
         "model_flavour",
         "model_type",
+        "use_dora",
+        "validation_lycoris_strength",
         "noise_offset",
         "optimizer",
         "pretrained_model_name_or_path",
+        "quantize_via",
         "rescale_betas_zero_snr",
         "scheduled_sampling_max_step_offset",
         "scheduled_sampling_order",
@@ -67,6 +74,10 @@ SHARED_RUN_KEYS = frozenset(
         "scheduled_sampling_strategy",
         "seed",
         "snr_gamma",
+        "text_encoder_1_precision",
+        "text_encoder_2_precision",
+        "text_encoder_3_precision",
+        "text_encoder_4_precision",
         "train_batch_size",
         "use_ema",
         "validation_disable",
@@ -158,14 +169,11 @@ IGNORED_RUN_KEYS = _table({
         fsdp_cpu_ram_efficient_loading fsdp_enable fsdp_limit_all_gathers fsdp_reshard_after_forward
         fsdp_state_dict_type fsdp_transformer_layer_cls_to_wrap fsdp_version local_rank machine_rank
         main_process_ip main_process_port num_machines num_processes same_network seed_for_each_device""",
-    "Not supported yet: weights stay in full precision, which needs more memory.": """
-        base_model_default_dtype base_model_precision quantization_config quantize_activations quantize_via
-        text_encoder_1_precision text_encoder_2_precision text_encoder_3_precision
-        text_encoder_4_precision""",
+    "Weights are quantised as the keys of precision say, and activations stay as they are.": """
+        base_model_default_dtype quantization_config quantize_activations""",
     "Not supported yet: a plain LoRA, started as PEFT starts it, is trained instead.": """
-        flux_lora_target init_lokr_norm init_lora lora_init_type lycoris_config peft_lora_mode
-        peft_lora_target_modules singlora_ramp_up_steps slider_lora_target use_dora
-        validation_lycoris_strength""",
+        flux_lora_target init_lokr_norm lora_init_type peft_lora_mode
+        peft_lora_target_modules singlora_ramp_up_steps slider_lora_target""",
     "Not supported yet: text encoders stay as they are.": """
         freeze_encoder_after freeze_encoder_before freeze_encoder_strategy layer_freeze_strategy
         save_text_encoder text_encoder_limit text_encoder_lr train_text_encoder""",
@@ -202,8 +210,8 @@ IGNORED_RUN_KEYS = _table({
         pretrained_transformer_model_name_or_path pretrained_transformer_subfolder
         pretrained_unet_model_name_or_path pretrained_unet_subfolder pretrained_vae_model_name_or_path
         revision tokenizer_max_length variant""",
-    "It belongs to the SDXL refiner, which is not supported yet.": """
-        data_aesthetic_score refiner_training refiner_training_invert_schedule refiner_training_strength
+    "The SDXL refiner is trained on the last fifth of the timesteps, and its base model on all of them.": """
+        refiner_training refiner_training_invert_schedule refiner_training_strength
         sdxl_refiner_uses_full_range""",
     "It belongs to models that are not supported yet.": """
         audio_channels audio_duration_interval audio_max_duration_seconds audio_min_duration_seconds

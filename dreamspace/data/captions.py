@@ -12,6 +12,7 @@ DEFAULT_CAPTIONER = "florence-community/Florence-2-base"
 """Florence-2 (arXiv:2311.06242) in transformers' own layout; microsoft's files need code of their own."""
 
 _NUM_NAMED = 3
+_USE_PROMPT = "set caption_strategy to 'instanceprompt'"
 
 
 def captions_of(dataset: DatasetConfig, photo: Path) -> tuple[str, ...]:
@@ -22,13 +23,13 @@ def captions_of(dataset: DatasetConfig, photo: Path) -> tuple[str, ...]:
     """
     own = () if dataset.only_instance_prompt else _own_captions(dataset, photo)
     if own is None:
-        raise ValueError(_missing([photo], 1))
+        raise _missing([photo], 1, _USE_PROMPT)
     prompts = dataset.instance_prompts
     if dataset.prepend_instance_prompt and own:
         own = tuple(f"{prompt} {caption}" for prompt in prompts for caption in own)
     captions = own or tuple(prompts)
     for caption in captions:
-        _check_length(caption, photo.name)
+        _check_length(caption, photo)
     return captions
 
 
@@ -39,11 +40,20 @@ def check_captions(dataset: DatasetConfig, photos: Sequence[Path]) -> None:
         ValueError: as `captions_of`; photos without a caption file are counted, and the first ones named.
     """
     if dataset.caption_strategy == "textfile" and not dataset.only_instance_prompt:
-        missing = [photo for photo in photos if caption_file(photo) is None]
-        if missing:
-            raise ValueError(_missing(missing, len(photos)))
+        check_caption_files(photos, _USE_PROMPT)
     for photo in photos:
         captions_of(dataset, photo)
+
+
+def check_caption_files(photos: Sequence[Path], instead: str) -> None:
+    """Raise ValueError if photos have no caption file; they are counted, and the first ones named.
+
+    Args:
+        instead: what else can be done than to add the files.
+    """
+    missing = [photo for photo in photos if caption_file(photo) is None]
+    if missing:
+        raise _missing(missing, len(photos), instead)
 
 
 def caption_file(photo: Path) -> Path | None:
@@ -69,7 +79,7 @@ def read_captions(path: Path) -> tuple[str, ...]:
     if not captions:
         raise ValueError(f"The caption file {path} is empty. Write what the photo shows into it.")
     for caption in captions:
-        _check_length(caption, path.name)
+        _check_length(caption, path)
     return captions
 
 
@@ -126,20 +136,19 @@ def _places(photo: Path) -> list[Path]:
     return places
 
 
-def _missing(photos: Sequence[Path], num_photos: int) -> str:
+def _missing(photos: Sequence[Path], num_photos: int, instead: str) -> ValueError:
     names = ", ".join(photo.name for photo in photos[:_NUM_NAMED])
     have = "has" if len(photos) == 1 else "have"
     more = f" and {len(photos) - _NUM_NAMED} more" if len(photos) > _NUM_NAMED else ""
-    return (
+    return ValueError(
         f"{len(photos)} of {num_photos} photos in {photos[0].parent} {have} no caption file: {names}{more}. "
-        f"Write a .txt beside each, such as {photos[0].stem}.txt, or set caption_strategy to "
-        "'instanceprompt'."
+        f"Write a .txt beside each, such as {photos[0].stem}.txt, or {instead}."
     )
 
 
-def _check_length(caption: str, name: str) -> None:
+def _check_length(caption: str, source: Path | str) -> None:
     if len(caption) > MAX_CAPTION_CHARACTERS:
         raise ValueError(
-            f"A caption of {name} has {len(caption):,} characters, and the limit is "
+            f"A caption of {source} has {len(caption):,} characters, and the limit is "
             f"{MAX_CAPTION_CHARACTERS:,}. Shorten it; text encoders read far less."
         )

@@ -159,6 +159,14 @@ def edge_px(resolution: float, resolution_type: ResolutionType, multiple_px: int
     return fitting
 
 
+def dataset_edge_px(dataset: DatasetConfig, multiple_px: int) -> int:
+    """The `edge_px` of a dataset's resolution; the error names the dataset."""
+    try:
+        return edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
+    except ValueError as error:
+        raise ValueError(f"Dataset '{dataset.id}': {error}") from None
+
+
 def apply_geometry(
     image: Image.Image,
     geometry: PhotoGeometry,
@@ -176,6 +184,11 @@ def apply_geometry(
     per_y = image.height / geometry.resized_size[1]
     box = (left * per_x, top * per_y, min(right * per_x, image.width), min(bottom * per_y, image.height))
     return image.resize(geometry.size, resample, box=box)
+
+
+def two_digits(number: float) -> str:
+    """A number rounded to two digits, and never as a power of ten: "1.6", "2", "250"."""
+    return f"{float(f'{number:.2g}'):.10g}"
 
 
 def _bucket(photo: Size, rules: GeometryRules, multiple_px: int, seed_key: int) -> Size:
@@ -289,14 +302,13 @@ def _remarks(
     remarks = []
     if scale > LARGEST_SCALE:
         remarks.append(
-            f"it is enlarged {scale:.2g} times and will look soft. Use a larger photo or a lower resolution."
+            f"it is enlarged {two_digits(scale)} times and will look soft. Use a larger photo or a lower "
+            "resolution."
         )
     if not rules.crop and max(photo) > _LONGEST_SHAPE * min(photo):
         remarks.append(f"it is longer than {_LONGEST_SHAPE:g} to 1, so only its middle part is kept.")
     if rules.follows == "face" and focus is None:
         remarks.append("no face was found in it, so its centre is kept.")
-    if rules.follows == "subject" and focus is None:
-        remarks.append("its mask is black, so its centre is kept.")
     if rules.follows == "subject" and focus is not None:
         cut = max(crop[0] - focus[0], crop[1] - focus[1], focus[2] - crop[2], focus[3] - crop[3])
         if cut >= 1:

@@ -1,5 +1,6 @@
 """What is done to a raw mask before it is trained with: cleaned, moved at its edge, blurred, turned round."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -7,6 +8,12 @@ import numpy as np
 
 _SOLID = 0.5
 """A pixel at least this white belongs to the subject; what is below is its soft edge."""
+
+MAX_PX = 500
+"""The furthest that an edge is moved or faded; beyond it nothing of a photo's subject would be told."""
+
+_KERNEL_PX = 8
+"""The largest radius that is grown by at once: the cost of a kernel rises with its area."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,10 @@ class MaskShaping:
             raise ValueError(
                 f"The threshold of a mask must be between 0 and 1, got {self.threshold:g}. Try 0.5."
             )
-        if not self.feather_px >= 0:
-            raise ValueError(f"The feather of a mask must be 0 px or more, got {self.feather_px:g}.")
+        if not abs(self.grow_px) <= MAX_PX:
+            raise ValueError(f"A mask grows or shrinks by at most {MAX_PX} px, got {self.grow_px}. Lower it.")
+        if not 0 <= self.feather_px <= MAX_PX:
+            raise ValueError(f"The feather of a mask must be 0 to {MAX_PX} px, got {self.feather_px:.10g}.")
 
 
 def shape(mask: np.ndarray, shaping: MaskShaping) -> np.ndarray:
@@ -88,9 +97,27 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 def grown(mask: np.ndarray, grow_px: int) -> np.ndarray:
     """The mask with its edge moved outwards by `grow_px`, or inwards if it is negative."""
-    radius = abs(grow_px)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(mask, kernel) if grow_px > 0 else cv2.erode(mask, kernel)
+    return _dilated(mask, grow_px) if grow_px > 0 else -_dilated(-mask, -grow_px)
+
+
+def _dilated(mask: np.ndarray, radius_px: int) -> np.ndarray:
+    """Each pixel as the largest within a disc around it, soft values too.
+
+    A large disc is made of discs of half its radius, whose centres lie on a circle so densely that its rim
+    is true to about a pixel.
+    """
+    if radius_px <= _KERNEL_PX:
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
+        return cv2.dilate(mask, kernel)
+    half, circle = radius_px // 2, radius_px - radius_px // 2
+    grown = _dilated(mask, half)
+    padded = cv2.copyMakeBorder(grown, circle, circle, circle, circle, cv2.BORDER_CONSTANT, value=-1)
+    num_discs = math.ceil(2 * math.pi * circle / math.sqrt(2 * half))
+    for number in range(num_discs):
+        angle = 2 * math.pi * number / num_discs
+        top, left = (circle + round(circle * turn) for turn in (math.sin(angle), math.cos(angle)))
+        np.maximum(grown, padded[top : top + mask.shape[0], left : left + mask.shape[1]], out=grown)
+    return grown
 
 
 def feathered(mask: np.ndarray, feather_px: float) -> np.ndarray:

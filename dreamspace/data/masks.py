@@ -101,7 +101,10 @@ def _red(path: Path) -> Image.Image:
     try:
         return read_photo(path)[0].getchannel("R")
     except PhotoError as error:
-        raise ValueError(f"The mask {path} cannot be used: {error.reason}") from error
+        raise ValueError(
+            f"The mask {path} cannot be used: {error.reason} Delete it and make it again, for example by the "
+            "command mask."
+        ) from error
 
 
 # A folder is often trained at two sizes, and each asks for the same masks.

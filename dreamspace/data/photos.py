@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +15,20 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from dreamspace.files import replace_file
 
-SUFFIXES = (".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
+            ".webp")  # fmt: skip
+OTHER_SUFFIXES = (".ai", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".ico", ".jp2", ".jxl", ".nef", ".orf",
+                  ".pdf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".tga", ".xcf")  # fmt: skip
+"""Of pictures that are not read: drawings, layers, and what cameras keep for their makers' own programs."""
+
 MAX_PIXELS = 40_000_000
 MAX_FILE_BYTES = 50_000_000
 MAX_PHOTOS = 200
 
 # Naming the formats keeps Pillow's other decoders (EPS starts Ghostscript) away from uploaded files.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
-_FORMATS_IN_WORDS = "JPEG, PNG, WebP, TIFF or HEIC"
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF", "GIF", "BMP")
+_FORMATS_IN_WORDS = "JPEG, PNG, WebP, AVIF, TIFF, HEIC, GIF or BMP"
+_NUM_NAMED = 3
 # What Pillow's and libheif's decoders raise on damaged files; OSError covers truncated ones.
 _DECODE_ERRORS = (
     OSError,
@@ -139,8 +145,11 @@ def photo_files(folder: Path) -> list[Path]:
     ]
 
 
-def list_photos(folder: Path) -> list[Path]:
+def list_photos(folder: Path, what: str = "photo") -> list[Path]:
     """The photo files directly in `folder`, as `photo_files` has them, at least one.
+
+    Args:
+        what: they are called in an error.
 
     Raises:
         ValueError: if the folder is missing, is no folder, may not be read or holds no photo.
@@ -149,14 +158,46 @@ def list_photos(folder: Path) -> list[Path]:
     try:
         paths = photo_files(folder)
     except NotADirectoryError:
-        raise ValueError(f"{folder} is not a folder. Give the folder that holds the photos.") from None
+        raise ValueError(f"{folder} is not a folder. Give the folder that holds the {what}s.") from None
     except PermissionError:
         raise ValueError(f"The folder {folder} may not be read. Change its permissions.") from None
     if not folder.exists():
         raise ValueError(f"There is no folder {folder}. Check the path.")
     if not paths:
-        raise ValueError(f"The folder {folder} holds no photo. Put {_FORMATS_IN_WORDS} files into it.")
+        advice = " ".join(unread_pictures(folder)) or f"Put {_FORMATS_IN_WORDS} files into it."
+        raise ValueError(f"The folder {folder} holds no {what}. {advice}")
     return paths
+
+
+def unread_pictures(folder: Path, known: Collection[Path] = ()) -> list[str]:
+    """What in a folder of photos looks like photos and is not read, a sentence for each reason.
+
+    Args:
+        known: folders that are read by themselves, wherever they lie.
+    """
+    entries = [entry for entry in sorted(Path(folder).iterdir()) if not entry.name.startswith(".")]
+    others = [entry.name for entry in entries if entry.suffix.lower() in OTHER_SUFFIXES]
+    inner = [f"{entry.name}/" for entry in entries if entry not in known and _holds_photos(entry)]
+    remarks = []
+    if others:
+        remarks.append(
+            f"Not read, because of their kind: {_named(others)} in {folder}. Save them as JPEG or PNG."
+        )
+    if inner:
+        remarks.append(f"Photos in folders inside {folder} are not read: {_named(inner)}. Move them up.")
+    return remarks
+
+
+def _holds_photos(entry: Path) -> bool:
+    try:
+        return entry.is_dir() and bool(photo_files(entry))
+    except PermissionError:
+        return False
+
+
+def _named(names: list[str]) -> str:
+    num_more = len(names) - _NUM_NAMED
+    return ", ".join(names[:_NUM_NAMED]) + (f" and {num_more} more" if num_more > 0 else "")
 
 
 def import_photos(

@@ -71,6 +71,8 @@ def check_files(datasets: list[DatasetConfig], drawn_later: Collection[str] = ()
         check_captions(dataset, photos)
         folders = [found.instance_data_dir for found in mask_datasets(dataset, datasets)]
         if folders and None not in folders:
+            for folder in folders:
+                list_photos(folder, "mask")
             for photo in photos:
                 find_mask(photo, folders)
 
@@ -139,12 +141,10 @@ def _read_sample(
     """
     changed_ns = path.stat().st_mtime_ns
     size, content_id, read_remarks = _read_facts(path, changed_ns)
-    remarks, mask, focus = [], None, None
+    mask, focus = None, None
     if masks:
         mask = _mask_of(path, masks)
         focus = mask.box(*size)
-        if focus is None:
-            remarks.append("its mask is black, so nothing is learned from it.")
     if rules.follows == "face":
         focus = _find_face(path, changed_ns)
     seed_key = mix_seed(seed, int(content_id, 16))
@@ -153,7 +153,7 @@ def _read_sample(
         raise PhotoError(path.name, geometry.reason)
     target = dataset.regularisation_target if dataset.is_regularisation_data else None
     sample = Sample(path, content_id, captions_of(dataset, path), geometry, target, mask)
-    return sample, [*read_remarks, *(f"{path.name}: {remark}" for remark in (*remarks, *geometry.remarks))]
+    return sample, [*read_remarks, *(f"{path.name}: {remark}" for remark in geometry.remarks)]
 
 
 def _mask_of(photo: Path, masks: list[DatasetConfig]) -> Mask:

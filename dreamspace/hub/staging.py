@@ -71,6 +71,12 @@ def read_run(run_dir: Path) -> Run:
     """
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"{run_dir} is not a run: it has no config.json. Give the folder of a training run.")
+    config = RunConfig.load(run_dir / "config.json")
+    if config.model_type == "full" or config.lora_type == "lycoris":
+        raise ValueError(
+            f"The run {run_dir.name} did not train a LoRA, and only these are published yet. Write it by "
+            "`export`, and upload that by `hf upload`."
+        )
     if not (run_dir / ADAPTER).is_file():
         raise ValueError(
             f"The run {run_dir.name} has no adapter yet ({ADAPTER} is missing). Let it finish training, then "
@@ -79,7 +85,7 @@ def read_run(run_dir: Path) -> Run:
     events, _ = read_events(run_dir / EVENTS_FILE)
     return Run(
         run_dir / ADAPTER,
-        RunConfig.load(run_dir / "config.json"),
+        config,
         read_datasets(run_dir / "multidatabackend.json"),
         _newest_samples(run_dir, events),
         run_dir / AVERAGED_ADAPTER if (run_dir / AVERAGED_ADAPTER).is_file() else None,

@@ -23,7 +23,8 @@ from dreamspace.data.photos import list_photos
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.data.samples import check_files
 from dreamspace.jobs.secrecy import refuse_tokens
-from dreamspace.jobs.workspace import Workspace
+from dreamspace.jobs.untrained import clear_attempt, is_untrained
+from dreamspace.jobs.workspace import Workspace, job_status
 
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
@@ -61,7 +62,7 @@ def write_run(
 
     Raises:
         ValueError: if the photos' folder or a setting is wrong or holds a token, or `run_dir` holds a run
-            already.
+            already, of which something was trained or is at work.
     """
     _refuse_existing(run_dir)
     photos = list_photos(photos_dir)
@@ -139,6 +140,29 @@ def copy_run(run_dir: Path, config_file: Path, datasets_file: Path, settings: li
     return _write(config, [_absolute(dataset) for dataset in load_datasets(datasets_file)], run_dir)
 
 
+def extend_run(run_dir: Path, num_steps: int, restart_schedule: bool) -> None:
+    """Let a run that is not at work go on to more steps when it is resumed.
+
+    Args:
+        restart_schedule: the learning-rate schedule begins anew where the run was to end; else it is that of
+            a run of `num_steps` from its beginning.
+
+    Raises:
+        ValueError: if the run is at work, or has as many steps already.
+    """
+    config = RunConfig.load(run_dir / "config.json")
+    if not job_status(run_dir).is_final:
+        raise ValueError(f"The run in {run_dir} is at work. Stop it first, then give it more steps.")
+    if num_steps <= config.max_train_steps:
+        raise ValueError(
+            f"--steps must be above the {config.max_train_steps} steps that the run has, got {num_steps}."
+        )
+    settings = [f"max_train_steps={num_steps}"]
+    if restart_schedule:
+        settings.append(f"lr_restart_step={config.max_train_steps}")
+    apply_settings(config, settings).save(run_dir / "config.json")
+
+
 def write_pair(run_dir: Path, config: RunConfig, datasets: list[DatasetConfig]) -> RunConfig:
     """Write a new run into `run_dir` from what other files than ours said; returns the configuration.
 
@@ -163,8 +187,9 @@ def _absolute(dataset: DatasetConfig) -> DatasetConfig:
 
 
 def _refuse_existing(run_dir: Path) -> None:
+    """Raise ValueError if the folder holds a run, unless nothing was trained in it and no job is at work."""
     try:
-        holds_run = (run_dir / "config.json").exists()
+        holds_run = (run_dir / "config.json").exists() and not is_untrained(run_dir)
     except OSError as error:  # such as a name that is too long
         raise ValueError(
             f"The folder {run_dir} cannot be used: {error.strerror}. Choose another one."
@@ -185,6 +210,8 @@ def _write(
     for folder in (prior_dir, run_dir):
         if folder is not None:
             writable_folder(folder)
+    if is_untrained(run_dir):
+        clear_attempt(run_dir)
     save_datasets(datasets, run_dir / "multidatabackend.json")
     config.save(run_dir / "config.json")  # last: a folder with this file holds a run
     return config

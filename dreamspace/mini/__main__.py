@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dreamspace.commands.options import given_path
 from dreamspace.mini import MODEL_FOLDER, parts
 from dreamspace.mini.export import (
     draw_unused_tokens,
@@ -41,9 +42,9 @@ def main(arguments: list[str]) -> int:
     build = commands.add_parser(
         "build", help="train all parts and write the model folder; resumes where it stopped"
     )
-    build.add_argument("--out", type=Path, required=True, help="model folder to write")
+    build.add_argument("--out", type=given_path, required=True, help="model folder to write")
     build.add_argument(
-        "--work", type=Path, default=Path("workspace/mini-build"), help="renders and checkpoints"
+        "--work", type=given_path, default=Path("workspace/mini-build"), help="renders and checkpoints"
     )
     build.add_argument(
         "--stage", choices=NUM_STEPS, help="train this stage only (those before it must be there)"
@@ -51,13 +52,13 @@ def main(arguments: list[str]) -> int:
     build.add_argument("--steps", type=int, help="steps of that stage, instead of the recipe's")
     build.add_argument("--num-workers", type=int, default=2, help="processes that render")
     report = commands.add_parser("report", help="measure the weights and print the quality table")
-    report.add_argument("--model", type=Path, default=MODEL_FOLDER, help="model folder to measure")
+    report.add_argument("--model", type=given_path, default=MODEL_FOLDER, help="model folder to measure")
     report.add_argument(
-        "--out", type=Path, help="write the figures (report.json) and a grid (samples.png) here"
+        "--out", type=given_path, help="write the figures (report.json) and a grid (samples.png) here"
     )
     photos = commands.add_parser("photos", help="write the photos of a sample subject")
     photos.add_argument("subject", choices=SUBJECTS)
-    photos.add_argument("--out", type=Path, required=True, help="folder of the photos")
+    photos.add_argument("--out", type=given_path, required=True, help="folder of the photos")
     options = parser.parse_args(arguments)
     if options.command == "photos":
         for path in write_photos(options.subject, options.out):

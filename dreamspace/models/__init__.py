@@ -11,12 +11,28 @@ MODULES: dict[FamilyName, str] = {
     "sd1x": "dreamspace.models.sd1x",
     "sd2x": "dreamspace.models.sd1x",
     "sdxl": "dreamspace.models.sdxl",
+    "sd3": "dreamspace.models.sd3",
+    "flux": "dreamspace.models.flux",
+    "deepfloyd": "dreamspace.models.deepfloyd",
+    "flux2": "dreamspace.models.flux2",
+    "z_image": "dreamspace.models.z_image",
+    "sana": "dreamspace.models.sana",
+    "qwen_image": "dreamspace.models.qwen_image",
 }
 """The module of each family, imported when it is asked for; its `family` makes the family of a model."""
 
 PIPELINES: dict[str, tuple[FamilyName, ...]] = {
+    "StableDiffusion3Pipeline": ("sd3",),
+    "FluxPipeline": ("flux",),
     "StableDiffusionPipeline": ("sd1x", "sd2x"),
     "StableDiffusionXLPipeline": ("sdxl",),
+    "StableDiffusionXLImg2ImgPipeline": ("sdxl",),
+    "IFPipeline": ("deepfloyd",),
+    "IFSuperResolutionPipeline": ("deepfloyd",),
+    "Flux2KleinPipeline": ("flux2",),
+    "ZImagePipeline": ("z_image",),
+    "SanaPipeline": ("sana",),
+    "QwenImagePipeline": ("qwen_image",),
 }
 """The families of a model whose model_index.json names this pipeline."""
 

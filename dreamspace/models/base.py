@@ -3,20 +3,23 @@
 import gc
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from dreamspace.config import RunConfig
+from dreamspace.config.families import FamilyName
+from dreamspace.config.precision import Precision, unsupported
 from dreamspace.data.cache import TensorCache, cache_prompts
 from dreamspace.files import read_json
 from dreamspace.models import PIPELINES, load_family
-from dreamspace.models.family import Conditioning, Family
-from dreamspace.models.source import INDEX_FILE, fingerprint, model_folder, no_part
+from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
+from dreamspace.models.precision import quantise
+from dreamspace.models.source import INDEX_FILE, UNUSED_PARTS, fingerprint, model_folder, no_part
 
 WEIGHT_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """By a run's mixed_precision: how the base model's frozen weights are kept."""
@@ -28,6 +31,8 @@ class BaseModel:
 
     Attributes:
         dtype: of the weights of denoiser and text encoders; the VAE that encodes is always fp32.
+        precisions: by part, the level of those that are quantised.
+        quantize_via: where they are.
     """
 
     name: str
@@ -36,6 +41,8 @@ class BaseModel:
     device: torch.device
     cache: Path
     dtype: torch.dtype = torch.float32
+    precisions: dict[str, Precision] = field(default_factory=dict)
+    quantize_via: Literal["cpu", "accelerator"] = "accelerator"
 
     @property
     def multiple_px(self) -> int:
@@ -49,9 +56,11 @@ class BaseModel:
 
     @cached_property
     def text_fingerprint(self) -> str:
-        """Tells prompt embeddings of this model, at this precision, from others."""
-        parts = [fingerprint(self.folder / part) for part in self._present(self.family.text_parts)]
-        return ":".join([*parts, *([] if self.dtype == torch.float32 else [str(self.dtype)])])
+        """Tells prompt embeddings of this family and model, at this precision, from others."""
+        parts = [self._part_fingerprint(part) for part in self._present(self.family.text_parts)]
+        variant = [self.family.prompt_variant] if isinstance(self.family, PromptVariantFamily) else []
+        precision = [] if self.dtype == torch.float32 else [str(self.dtype)]
+        return ":".join([self.family.name, *parts, *variant, *precision])
 
     @cached_property
     def vae_fingerprint(self) -> str:
@@ -61,8 +70,13 @@ class BaseModel:
     @cached_property
     def fingerprint(self) -> str:
         """Tells images of this model from others."""
-        denoiser = fingerprint(self.folder / self.family.denoiser_part)
+        denoiser = self._part_fingerprint(self.family.denoiser_part)
         return f"{self.text_fingerprint}:{denoiser}:{self.vae_fingerprint}"
+
+    def _part_fingerprint(self, name: str) -> str:
+        """Tells a part from others, and from itself at another level of precision."""
+        digest, precision = fingerprint(self.folder / name), self.precisions.get(name)
+        return digest if precision is None else f"{digest}@{precision}"
 
     def load_denoiser(self) -> nn.Module:
         """The denoiser on its device, frozen."""
@@ -81,9 +95,15 @@ class BaseModel:
         given = {self.family.denoiser_part: denoiser}
         if self.family.vae_part is not None:
             given[self.family.vae_part] = vae
-        pipeline = self._stock_pipeline({"scheduler", *given}, **given)
+        # An upscaler has a scheduler more, for the noise on the picture that it is given.
+        schedulers = {name for name in self._parts if name.endswith("scheduler")}
+        pipeline = self._stock_pipeline({*schedulers, *given}, **given)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def whole_pipeline(self) -> Any:
+        """The stock pipeline with all of its parts but those that judge images, on the CPU."""
+        return self._stock_pipeline(set(self._present(self._parts.keys() - UNUSED_PARTS)))
 
     def encode_prompts(
         self, prompts: Iterable[str], cache_dir: Path | None = None
@@ -113,11 +133,17 @@ class BaseModel:
         for name in names:
             part = getattr(pipeline, name)
             if isinstance(part, nn.Module):
-                part.requires_grad_(False).eval()
-        return pipeline.to(self.device)
+                self._prepared(name, part, self.dtype)
+        return pipeline
 
     def _load_part(self, name: str, dtype: torch.dtype) -> nn.Module:
         part = getattr(self._stock_pipeline({name}, dtype=dtype), name)
+        return self._prepared(name, part, dtype)
+
+    def _prepared(self, name: str, part: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """A part on its device, frozen, and quantised where it is to be."""
+        if name in self.precisions:
+            quantise(part, self.precisions[name], dtype, self.device, self.quantize_via)
         return part.requires_grad_(False).eval().to(self.device)
 
     @cached_property
@@ -164,18 +190,70 @@ def open_model(
         device: the GPU where there is one, if not given.
 
     Raises:
-        ValueError: if there is no such model, or it is of another family.
+        ValueError: if there is no such model, it is of another family, or the device cannot do a precision.
     """
     name = config.pretrained_model_name_or_path
     folder = model_folder(name)
     _check_family(config.model_family, name, folder)
-    family, dtype = load_family(config, folder), WEIGHT_DTYPES[config.mixed_precision]
-    return BaseModel(name, family, folder, device or best_device(), cache, dtype)
+    family, device = load_family(config, folder), device or best_device()
+    return BaseModel(
+        name,
+        family,
+        folder,
+        device,
+        cache,
+        WEIGHT_DTYPES[config.mixed_precision],
+        _precisions(config, family, device),
+        config.quantize_via,
+    )
+
+
+def _precisions(config: RunConfig, family: Family, device: torch.device) -> dict[str, Precision]:
+    """By part, the level of those that are quantised.
+
+    Raises:
+        ValueError: if the device cannot do it.
+    """
+    levels: dict[str, tuple[str, Precision]] = {
+        family.denoiser_part: ("base_model_precision", config.base_model_precision),
+        "text_encoder": ("text_encoder_1_precision", config.text_encoder_1_precision),
+        "text_encoder_2": ("text_encoder_2_precision", config.text_encoder_2_precision),
+        "text_encoder_3": ("text_encoder_3_precision", config.text_encoder_3_precision),
+        "text_encoder_4": ("text_encoder_4_precision", config.text_encoder_4_precision),
+    }
+    quantised = {part: level for part, level in levels.items() if level[1] != "no_change"}
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    for key, precision in quantised.values():
+        reason = unsupported(precision, device.type, capability)
+        if reason is not None:
+            other = precision.replace("fp8", "int8")
+            raise ValueError(f"{key} '{precision}' {reason}. Set it to '{other}' or 'no_change'.")
+    return {part: precision for part, (_, precision) in quantised.items()}
+
+
+def family_of(name: str) -> FamilyName:
+    """The family of a base model, by its index.
+
+    Args:
+        name: "mini", a folder, or a Hub id.
+
+    Raises:
+        ValueError: if there is no such model, or it is of no family that is known.
+    """
+    pipeline = _pipeline_of(model_folder(name))
+    if pipeline not in PIPELINES:
+        raise ValueError(f"The model {name} is a {pipeline}, which no model_family reads. Choose another.")
+    return PIPELINES[pipeline][0]
+
+
+def _pipeline_of(folder: Path) -> str:
+    """The pipeline that a model's index names."""
+    return str(read_json(folder / INDEX_FILE).get("_class_name"))
 
 
 def _check_family(family: str, name: str, folder: Path) -> None:
     """Whether the model in a folder is of this family, by the pipeline that its index names."""
-    pipeline = str(read_json(folder / INDEX_FILE).get("_class_name"))
+    pipeline = _pipeline_of(folder)
     families = PIPELINES.get(pipeline, ())
     if family not in families:
         advice = f"Set model_family to {' or '.join(families)}." if families else "Choose another model."

@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
+from dreamspace.models.family import PictureFamily
 from dreamspace.models.previews import PreviewSink, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images
 
@@ -58,6 +59,9 @@ def draw_class_images(
         seed: of the first image; the others count up.
         previews: makes the sink for a batch from its prompts and the number of its first image; drawn by the
             model's tiny decoder, where it has one.
+
+    Raises:
+        ValueError: if images are missing and the model draws from pictures alone.
     """
     edge = model.native_resolution_px
     settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
@@ -69,6 +73,11 @@ def draw_class_images(
     done = count - len(missing)
     if not missing:
         return done
+    if isinstance(model.family, PictureFamily):
+        raise ValueError(
+            f"{model.name} upscales or refines pictures and cannot draw class images from nothing. "
+            f"Put {count} photos into {folder}, or set num_class_images to 0."
+        )
     on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))

@@ -1,8 +1,9 @@
 """What the trainer needs to know of a family of base models."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from dreamspace.data.geometry import PhotoGeometry
@@ -76,6 +77,49 @@ class Family(Protocol):
         ...
 
 
+@runtime_checkable
+class PictureFamily(Protocol):
+    """What a family has besides, if its pipeline draws from pictures, which it upscales or refines.
+
+    The conditioning that is drawn from then holds one more entry, `picture`: pixels (3, H, W) in [-1, 1] of
+    the size that is drawn.
+    """
+
+    strength: float
+    """The share of the timesteps, from the one with the least noise on, that a picture goes through.
+
+    Training draws from these alone.
+    """
+
+
+@runtime_checkable
+class RenamedGuidanceFamily(Protocol):
+    """What a family has besides, if its pipeline knows the guidance scale by another name."""
+
+    guidance_argument: str
+
+
+@runtime_checkable
+class PromptVariantFamily(Protocol):
+    """What a family has besides, if its models make different things of a prompt with the same text parts."""
+
+    prompt_variant: str
+    """Tells them apart."""
+
+
+@runtime_checkable
+class DistilledFamily(Protocol):
+    """What a family has besides, if there are models of it that were distilled to draw in a few steps."""
+
+    distilled_advice: str | None
+    """What to do about it, in a sentence; None where this model was not."""
+
+
+def num_trained_timesteps(family: Family, num_timesteps: int) -> int:
+    """How many of a noise schedule's timesteps are trained, from the one with the least noise on."""
+    return round(family.strength * num_timesteps) if isinstance(family, PictureFamily) else num_timesteps
+
+
 def stack_conditioning(rows: list[Conditioning]) -> Conditioning:
     """Rows of conditioning to one batch: every entry gains a leading batch dimension.
 
@@ -84,6 +128,12 @@ def stack_conditioning(rows: list[Conditioning]) -> Conditioning:
     return {
         name: nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True) for name in rows[0]
     }
+
+
+@torch.no_grad()
+def encode_shifted(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """The mode of the posterior of a VAE of diffusers' KL kind whose latents are shifted, then scaled."""
+    return (vae.encode(pixels).latent_dist.mode() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
 def vae_multiple_px(folder: Path) -> int:

@@ -5,17 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from dreamspace.config import DatasetConfig, RunConfig, read_datasets, subject_dataset
-from dreamspace.data.geometry import edge_px
+from dreamspace.data.geometry import dataset_edge_px
+from dreamspace.data.hub_dataset import local_copy
 from dreamspace.data.photos import photo_files
+from dreamspace.data.samples import Sample, read_samples
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import load_into_pipeline
-from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.base import BaseModel, family_of, open_model
+from dreamspace.models.family import PictureFamily
 from dreamspace.models.previews import announced_previews, load_tiny_vae
-from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px
-from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, step_of
+from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px, with_pictures
+from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, step_of, weights_file
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -30,7 +33,8 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             takes `images/` in the job folder).
 
     Raises:
-        ValueError: if there is no such adapter, or it belongs to another model.
+        ValueError: if there is no such adapter, it belongs to another model, or that draws from the photos of
+            a run and none is given.
     """
     subject = _subject(arguments)
     config = subject.config
@@ -38,10 +42,13 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     settings = _settings(arguments, subject, model)
     prompts, seed = arguments["prompts"], arguments["seed"]
     conditioning = model.encode_prompts([*prompts, config.validation_negative_prompt])
+    rows = [conditioning[prompt] for prompt in prompts]
+    if isinstance(model.family, PictureFamily):
+        rows = with_pictures(rows, _subject_photos(arguments, config, model), settings)
     events.write("stage", name="loading", message="Loading the model and the adapter.")
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))
     if subject.adapter is not None:
-        load_into_pipeline(pipeline, subject.adapter)
+        load_into_pipeline(pipeline, model.family, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)
     out = Path(arguments.get("out") or job_dir / "images")
     numbers = [int(path.stem) for path in photo_files(out) if path.stem.isdecimal()]
@@ -54,7 +61,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
         image = sample_images(
             model.family,
             pipeline,
-            [conditioning[prompt]],
+            [rows[index]],
             conditioning[config.validation_negative_prompt],
             [seed],
             settings,
@@ -87,9 +94,11 @@ class _Subject:
 def _subject(arguments: dict[str, Any]) -> _Subject:
     if not arguments.get("run_dir"):
         adapter = Path(arguments["adapter"]) if arguments.get("adapter") else None
-        if adapter is not None and not (adapter / WEIGHTS_NAME).is_file():
+        if adapter is not None and weights_file(adapter) is None:
             raise ValueError(f"There is no adapter in {adapter}: it holds no {WEIGHTS_NAME}. Check the path.")
-        return _Subject(RunConfig(pretrained_model_name_or_path=arguments["model"]), adapter, None)
+        name = arguments["model"]
+        config = RunConfig(pretrained_model_name_or_path=name, model_family=family_of(name))
+        return _Subject(config, adapter, None)
     run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
     config = RunConfig.load(run_dir / "config.json")
     dataset = subject_dataset(read_datasets(run_dir / "multidatabackend.json"))
@@ -97,25 +106,47 @@ def _subject(arguments: dict[str, Any]) -> _Subject:
     adapter = adapter_folder(run_dir, step, ema)
     if ema and not config.use_ema:
         raise ValueError(f"The run in {run_dir} has no moving average: its use_ema is false. Leave it out.")
-    if not (adapter / WEIGHTS_NAME).is_file():
-        if step is None:
-            what = "finished moving average" if ema else "finished adapter"
-            hint = "Train it to its end, or give one of its checkpoints."
-        else:
-            what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
-            steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
-            hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
-        raise ValueError(f"The run in {run_dir} has no {what}. {hint}")
+    if weights_file(adapter) is None:
+        raise ValueError(_what_is_missing(run_dir, step, ema, config.max_train_steps))
     return _Subject(config, adapter, dataset)
+
+
+def _what_is_missing(run_dir: Path, step: int | None, ema: bool, num_steps: int) -> str:
+    """The sentence for a run without the weights that are asked for."""
+    all_steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
+    steps = [found for found in all_steps if weights_file(adapter_folder(run_dir, found, ema)) is not None]
+    hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
+    if step is not None:
+        what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
+        return f"The run in {run_dir} has no {what}. {hint}"
+    what = "moving average" if ema else "adapter"
+    if num_steps in all_steps:
+        return f"The run in {run_dir} has ended without a proven {what}. Draw with a checkpoint. {hint}"
+    return (
+        f"The run in {run_dir} has no finished {what}. Train it to its end, or give one of its checkpoints."
+    )
+
+
+def _subject_photos(arguments: dict[str, Any], config: RunConfig, model: BaseModel) -> list[Sample]:
+    """The photos of the run's subject, as they are trained on."""
+    if not arguments.get("run_dir"):
+        raise ValueError(
+            f"{model.name} upscales or refines pictures, and takes the photos of a run. Give the run instead."
+        )
+    found = read_datasets(Path(arguments["run_dir"]) / "multidatabackend.json")
+    datasets = [local_copy(dataset, model.cache / "datasets")[0] for dataset in found]
+    return [
+        sample
+        for dataset in datasets
+        if dataset.is_trained and not dataset.is_regularisation_data
+        for sample in read_samples(dataset, datasets, model.multiple_px, config.seed)[0]
+    ]
 
 
 def _settings(arguments: dict[str, Any], subject: _Subject, model: BaseModel) -> SamplingSettings:
     """As the run's validation images are drawn, but for what the arguments say otherwise."""
     config, dataset = subject.config, subject.dataset
-    if dataset is None:
-        edge = model.native_resolution_px
-    else:
-        edge = edge_px(dataset.resolution, dataset.resolution_type, model.multiple_px)
+    edge = model.native_resolution_px if dataset is None else dataset_edge_px(dataset, model.multiple_px)
     width_px, height_px = sampling_size_px(config, (edge, edge))
     return SamplingSettings(
         width_px,

@@ -11,10 +11,14 @@ from torch import Tensor
 
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EventWriter
+from dreamspace.models.family import Family
 from dreamspace.run_folder import step_name
 
 PreviewSink = Callable[[int, int, Image.Image], None]
 """Called with the index of the image in its batch, the denoising step (from 1), and the picture."""
+
+Decoder = Callable[[Tensor], Tensor]
+"""Latents of a sampling process to pixels (B, 3, H, W) in [-1, 1]."""
 
 
 def load_tiny_vae(folder: Path, device: torch.device) -> AutoencoderTiny | None:
@@ -33,9 +37,16 @@ def pictures_of(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(row)) for row in scaled.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def preview_callback(
-    tiny_vae: AutoencoderTiny, every: int, num_inference_steps: int, sink: PreviewSink
-) -> Callable:
+def preview_decoder(family: Family, tiny_vae: AutoencoderTiny | None) -> Decoder | None:
+    """What shows a model's latents, which may be pixels already; None where it has no tiny decoder."""
+    if family.vae_part is None:
+        return lambda pixels: pixels
+    if tiny_vae is None:
+        return None
+    return lambda latents: tiny_vae.decode(latents.to(tiny_vae.dtype)).sample
+
+
+def preview_callback(decode: Decoder, every: int, num_inference_steps: int, sink: PreviewSink) -> Callable:
     """A `callback_on_step_end` for diffusers' pipelines that decodes every `every`-th step and the last.
 
     With 20 steps and `every` 5 there are previews at 5, 10, 15 and 20.
@@ -45,7 +56,7 @@ def preview_callback(
         inference_step = step + 1
         if inference_step % every == 0 or inference_step == num_inference_steps:
             with torch.no_grad():
-                pixels = tiny_vae.decode(tensors["latents"].to(tiny_vae.dtype)).sample
+                pixels = decode(tensors["latents"])
             for index, picture in enumerate(pictures_of(pixels)):
                 sink(index, inference_step, picture)
         return tensors

@@ -7,7 +7,7 @@ from dreamspace.config import RunConfig
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.base import open_model
+from dreamspace.models.base import family_of, open_model
 from dreamspace.models.class_images import NUM_INFERENCE_STEPS, draw_class_images
 from dreamspace.models.previews import PreviewSink, announced_previews
 
@@ -18,9 +18,14 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     The last event's path is the folder's full path, because it lies outside the job's.
 
     Args:
-        arguments: `model`, `prompts` (list), `count`, `seed`, `out` (folder).
+        arguments: `model`, its `precision`, `prompts` (list), `count`, `seed`, `out` (folder).
     """
-    config = RunConfig(pretrained_model_name_or_path=arguments["model"])
+    name = arguments["model"]
+    config = RunConfig(
+        pretrained_model_name_or_path=name,
+        model_family=family_of(name),
+        base_model_precision=arguments["precision"],
+    )
     model = open_model(config, cache_of(job_dir))
     out, count = Path(arguments["out"]), arguments["count"]
 

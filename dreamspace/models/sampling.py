@@ -1,19 +1,35 @@
 """Images from a base model and an adapter, through the stock pipeline and cached conditioning."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dreamspace.config import RunConfig
-from dreamspace.models.family import Conditioning, Family, stack_conditioning
-from dreamspace.models.previews import PreviewSink, preview_callback
+from dreamspace.data.cache import pixels_of
+from dreamspace.data.samples import Sample
+from dreamspace.models.family import (
+    Conditioning,
+    Family,
+    PictureFamily,
+    RenamedGuidanceFamily,
+    stack_conditioning,
+)
+from dreamspace.models.previews import PreviewSink, preview_callback, preview_decoder
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How images are drawn; `preview_every` counts denoising steps."""
+    """How images are drawn.
+
+    Attributes:
+        num_inference_steps: denoising steps, also where they begin from a picture with little noise.
+        preview_every: denoising steps from one preview to the next.
+    """
 
     width_px: int
     height_px: int
@@ -28,6 +44,18 @@ def sampling_size_px(config: RunConfig, training_size: tuple[int, int]) -> tuple
         return training_size
     edges = [int(edge) for edge in config.validation_resolution.split("x")]
     return edges[0], edges[-1]
+
+
+def with_pictures(
+    rows: list[Conditioning], samples: list[Sample], settings: SamplingSettings
+) -> list[Conditioning]:
+    """Conditioning for a `PictureFamily`: each row with the picture of the next sample, cut to fit."""
+    size = (settings.width_px, settings.height_px)
+    pictures = [
+        ImageOps.fit(samples[index % len(samples)].picture(), size, Image.Resampling.BICUBIC)
+        for index in range(len(rows))
+    ]
+    return [row | {"picture": pixels_of(picture)} for row, picture in zip(rows, pictures, strict=True)]
 
 
 @torch.no_grad()
@@ -48,14 +76,15 @@ def sample_images(
 
     Args:
         pipeline: as the family makes it.
-        tiny_vae: draws the previews; without it there are none.
+        conditioning: of a `PictureFamily` with its pictures; see `with_pictures`.
+        tiny_vae: draws the previews of latents; without it there are none.
         on_preview: called for each image after every `settings.preview_every`-th denoising step.
     """
-    callback = None
-    if tiny_vae is not None and on_preview is not None:
-        callback = preview_callback(
-            tiny_vae, settings.preview_every, settings.num_inference_steps, on_preview
-        )
+    callback, decode = None, preview_decoder(family, tiny_vae)
+    if decode is not None and on_preview is not None:
+        callback = preview_callback(decode, settings.preview_every, settings.num_inference_steps, on_preview)
+    # Pipelines that begin from a picture are told the steps of a whole drawing, and leave out the first.
+    strength = family.strength if isinstance(family, PictureFamily) else 1.0
     denoiser = getattr(pipeline, family.denoiser_part)
 
     def batched(rows: list[Conditioning]) -> Conditioning:
@@ -66,13 +95,35 @@ def sample_images(
 
     output = pipeline(
         **family.pipeline_inputs(batched(conditioning), batched([negative] * len(conditioning))),
-        width=settings.width_px,
-        height=settings.height_px,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
+        **_size_and_callback(pipeline, settings, callback),
+        num_inference_steps=round(settings.num_inference_steps / strength),
+        **{_guidance_argument(family): settings.guidance_scale},
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        callback_on_step_end=callback,
-        callback_on_step_end_tensor_inputs=["latents"],
         output_type="pil",
     )
     return output.images
+
+
+def _guidance_argument(family: Family) -> str:
+    # Not by the signature: pipelines that have both names mean something else by the usual one.
+    return family.guidance_argument if isinstance(family, RenamedGuidanceFamily) else "guidance_scale"
+
+
+def _size_and_callback(
+    pipeline: Any, settings: SamplingSettings, callback: Callable | None
+) -> dict[str, Any]:
+    """Arguments that pipelines of diffusers know by different names, or not at all."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    arguments: dict[str, Any] = {}
+    if "width" in known:  # else it follows from the picture
+        arguments |= {"width": settings.width_px, "height": settings.height_px}
+    if "callback_on_step_end" in known:
+        return arguments | {
+            "callback_on_step_end": callback,
+            "callback_on_step_end_tensor_inputs": ["latents"],
+        }
+    if callback is not None:
+        arguments["callback"] = lambda step, timestep, latents: callback(
+            pipeline, step, timestep, {"latents": latents}
+        )
+    return arguments

@@ -4,20 +4,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import Conditioning, vae_multiple_px
+from dreamspace.models.family import Conditioning, Family, vae_multiple_px
 from dreamspace.models.sd1x import unet_multiple_px
-from dreamspace.models.source import part_config
+from dreamspace.models.source import INDEX_FILE, part_config
 
 
-def family(settings: ModelSettings, folder: Path) -> "StableDiffusionXL":
-    """The base model."""
-    empty_is_zero = read_json(folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
+def family(settings: ModelSettings, folder: Path) -> Family:
+    """The base model or the refiner, whose index says that it is told an aesthetic score."""
+    from dreamspace.models.sdxl_refiner import (
+        StableDiffusionXLRefiner,  # which takes what both share from here
+    )
+
+    index = read_json(folder / INDEX_FILE)
+    empty_is_zero = index.get("force_zeros_for_empty_prompt", True)
+    if index.get("requires_aesthetics_score", False):
+        return StableDiffusionXLRefiner(empty_is_zero, settings.data_aesthetic_score)
     return StableDiffusionXL(empty_is_zero)
 
 
@@ -46,14 +58,7 @@ class StableDiffusionXL:
         return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)
 
     def encode_prompts(self, pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[Conditioning]:
-        embeds, _, pooled, _ = pipeline.encode_prompt(
-            prompts, device=pipeline.device, do_classifier_free_guidance=False
-        )
-        kept = [float(bool(prompt) or not self.empty_is_zero) for prompt in prompts]
-        return [
-            {"prompt_embeds": row * share, "pooled_prompt_embeds": pooled_row * share}
-            for row, pooled_row, share in zip(embeds, pooled, kept, strict=True)
-        ]
+        return encode_sdxl_prompts(pipeline, prompts, self.empty_is_zero)
 
     @torch.no_grad()
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
@@ -65,22 +70,50 @@ class StableDiffusionXL:
     def predict(
         self, denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        added = {"text_embeds": conditioning["pooled_prompt_embeds"], "time_ids": conditioning["time_ids"]}
-        return denoiser(
-            noisy_latents,
-            timesteps,
-            conditioning["prompt_embeds"],
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+        return predict_sdxl(denoiser, noisy_latents, timesteps, conditioning)
 
     def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
-        return {
-            "prompt_embeds": conditioning["prompt_embeds"],
-            "pooled_prompt_embeds": conditioning["pooled_prompt_embeds"],
-            "negative_prompt_embeds": negative["prompt_embeds"],
-            "negative_pooled_prompt_embeds": negative["pooled_prompt_embeds"],
-        }
+        return sdxl_prompt_inputs(conditioning, negative)
+
+
+def encode_sdxl_prompts(
+    pipeline: StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline,
+    prompts: list[str],
+    empty_is_zero: bool,
+) -> list[Conditioning]:
+    """What each prompt becomes; see `Family.encode_prompts`."""
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        prompts, device=pipeline.device, do_classifier_free_guidance=False
+    )
+    kept = [float(bool(prompt) or not empty_is_zero) for prompt in prompts]
+    return [
+        {"prompt_embeds": row * share, "pooled_prompt_embeds": pooled_row * share}
+        for row, pooled_row, share in zip(embeds, pooled, kept, strict=True)
+    ]
+
+
+def predict_sdxl(
+    denoiser: nn.Module, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
+    """The UNet's output; see `Family.predict`."""
+    added = {"text_embeds": conditioning["pooled_prompt_embeds"], "time_ids": conditioning["time_ids"]}
+    return denoiser(
+        noisy_latents,
+        timesteps,
+        conditioning["prompt_embeds"],
+        added_cond_kwargs=added,
+        return_dict=False,
+    )[0]
+
+
+def sdxl_prompt_inputs(conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
+    """The prompts under the pipelines' argument names."""
+    return {
+        "prompt_embeds": conditioning["prompt_embeds"],
+        "pooled_prompt_embeds": conditioning["pooled_prompt_embeds"],
+        "negative_prompt_embeds": negative["prompt_embeds"],
+        "negative_pooled_prompt_embeds": negative["pooled_prompt_embeds"],
+    }
 
 
 def size_and_crop(geometry: PhotoGeometry) -> list[int]:

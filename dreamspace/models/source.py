@@ -15,7 +15,8 @@ _PART_PATTERNS = (
     *("*model.safetensors", "*model-?????-of-?????.safetensors"),
 )
 
-_UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
+UNUSED_PARTS = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
+"""What nothing here needs."""
 
 _END_BYTES = 1 << 20
 
@@ -65,7 +66,7 @@ def _downloaded(hub_id: str) -> Path:
             raise ValueError(
                 f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
             )
-        parts = {*read_json(folder / INDEX_FILE), "tiny_vae"}.difference(_UNUSED_PARTS)
+        parts = {*read_json(folder / INDEX_FILE), "tiny_vae"}.difference(UNUSED_PARTS)
         patterns = [f"{part}/{pattern}" for part in sorted(parts) for pattern in _PART_PATTERNS]
         return Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE, *patterns]))
     except GatedRepoError:
@@ -88,7 +89,8 @@ def _downloaded(hub_id: str) -> Path:
 def fingerprint(folder: Path) -> str:
     """16 hex digits that tell a part's weights from others, without reading gigabytes.
 
-    Hashes each file's name, size and both ends (1 MiB each): safetensors keep their header at the start.
+    Hashes each file's name, size and both ends (1 MiB each): safetensors keep their header at the start. What
+    config.json notes of its own making is left out, so that models from two places share a VAE.
 
     Raises:
         ValueError: if the model has no such part.
@@ -97,7 +99,10 @@ def fingerprint(folder: Path) -> str:
         raise no_part(folder)
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        if path.name == "config.json":
+            described = {key: value for key, value in read_json(path).items() if not key.startswith("_")}
+            digest.update(json.dumps(described, sort_keys=True).encode())
+        elif path.is_file() and not path.name.startswith("."):
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}:".encode())
             with path.open("rb") as file:

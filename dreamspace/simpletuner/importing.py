@@ -41,9 +41,15 @@ def import_simpletuner(config_file: Path, datasets_file: Path) -> ImportedPair:
         ValueError: if a file cannot be read, or nothing is left to train on.
     """
     config_file, datasets_file = Path(config_file), Path(datasets_file)
-    draft = Draft.of(read_lenient_json(config_file), config_file.name, RUN_ALIASES)
+    settings, entries = read_lenient_json(config_file), read_lenient_json(datasets_file)
+    if isinstance(settings, list) and isinstance(entries, dict):
+        raise ValueError(
+            f"{config_file.name} is a list of datasets and {datasets_file.name} holds the settings: the two "
+            "are swapped. Name the settings first, the datasets second."
+        )
+    draft = Draft.of(settings, config_file.name, RUN_ALIASES)
     fallbacks = {key: draft.take(key) for key in DATASET_FALLBACKS if key in draft.given}
-    datasets, findings = _import_datasets(datasets_file, fallbacks)
+    datasets, findings = _import_datasets(entries, datasets_file.name, fallbacks)
     subject_dataset(datasets, source=datasets_file.name)
     for key in fallbacks:
         draft.say("differs", key, f"{shown(fallbacks[key])} is written into each dataset that has none.")
@@ -58,23 +64,24 @@ def import_simpletuner(config_file: Path, datasets_file: Path) -> ImportedPair:
     return ImportedPair(config, datasets, findings)
 
 
-def _import_datasets(path: Path, fallbacks: dict[str, Any]) -> tuple[list[DatasetConfig], list[Finding]]:
-    entries = read_lenient_json(path)
+def _import_datasets(
+    entries: Any, file_name: str, fallbacks: dict[str, Any]
+) -> tuple[list[DatasetConfig], list[Finding]]:
     if not isinstance(entries, list):
         raise ValueError(
-            f"{path.name} must hold a list of datasets, got {shown(entries)}. Put [ ] around it."
+            f"{file_name} must hold a list of datasets, got {shown(entries)}. Put [ ] around it."
         )
     datasets: list[DatasetConfig] = []
     findings: list[Finding] = []
     for entry in entries:
-        dataset, found = import_dataset(entry, fallbacks, path.name)
+        dataset, found = import_dataset(entry, fallbacks, file_name)
         findings += found
         if dataset is not None:
             datasets.append(dataset)
     ids = [dataset.id for dataset in datasets]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         message = "two datasets have this id: rename one of them before you train."
-        findings.append(Finding("error", dataset_source(name, path.name), "id", message))
+        findings.append(Finding("error", dataset_source(name, file_name), "id", message))
     masks = {d.id for d in datasets if d.dataset_type == "conditioning" and not d.disabled}
     for index, dataset in enumerate(datasets):
         given = dataset.conditioning_data or []
@@ -85,7 +92,7 @@ def _import_datasets(path: Path, fallbacks: dict[str, Any]) -> tuple[list[Datase
             datasets[index] = dataset.model_copy(update={"conditioning_data": kept})
             message = f"there are no masks '{gone}', and it is left out.{nearest(gone, masks)}"
             findings.append(
-                Finding("error", dataset_source(dataset.id, path.name), "conditioning_data", message)
+                Finding("error", dataset_source(dataset.id, file_name), "conditioning_data", message)
             )
     return datasets, findings
 

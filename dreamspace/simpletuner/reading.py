@@ -1,6 +1,5 @@
 """SimpleTuner's files as they are written: JSON with comments, keys with dashes, numbers as texts."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dreamspace.config.findings import Finding, Level
 from dreamspace.config.parsing import error_sentence, shown
+from dreamspace.files import parse_json, read_text
 from dreamspace.suggest import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,25 +24,13 @@ def read_lenient_json(path: Path) -> Any:
     """Read JSON that may hold comments (#, // and /* */) and a comma after the last entry.
 
     Raises:
-        ValueError: if the file cannot be read or is cut off; the sentence names it, the line and the column.
+        ValueError: as `dreamspace.files.read_json`.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}. Check the path.") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8. Save it as such.") from None
+    text = read_text(path)
     # Blanks of the same length keep lines and columns true.
     text = _TEXT_OR_COMMENT.sub(_blank_unless_text, text)
     text = _TEXT_OR_LAST_COMMA.sub(_blank_unless_text, text)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        end = " The file is cut off there." if not text[error.pos :].strip() else ""
-        raise ValueError(
-            f"{path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}.{end} "
-            "Mend it there."
-        ) from None
+    return parse_json(text, path)
 
 
 def _blank_unless_text(match: re.Match[str]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamspace.config.dataset import DatasetConfig
-from dreamspace.config.dialects import RUN_DIALECT
 from dreamspace.config.families import FLAVOURS
+from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.config.run import RunConfig
 from dreamspace.config.sections import MAX_STEPS
 from dreamspace.config.simpletuner_keys import IGNORED_RUN_KEYS
@@ -96,27 +96,34 @@ def _adapter(draft: Draft, folder: Path) -> None:
     given = draft.given
     if "model_type" not in given:
         draft.say("differs", "model_type", "absent: SimpleTuner's default is 'full'; 'lora' is taken.")
-    for key, taken in (("model_type", "lora"), ("lora_type", "standard")):
-        if given.get(key) in RUN_DIALECT.later_values[key]:
-            value = draft.take(key)
-            draft.say("error", key, f"'{value}' is not supported yet: '{taken}' is trained in its place.")
     if is_true(given.get("use_dora")) and "quanto" in str(given.get("base_model_precision")):
+        draft.take("use_dora")
         draft.say("trap", "use_dora", "SimpleTuner switches it off for a base model in a quanto precision.")
-    numbers = _lycoris_numbers(given.get("lycoris_config"), folder)
-    cut = [key for key, value in numbers.items() if not value.is_integer()]
+    if given.get("model_type") == "full" and "learning_rate" not in given:
+        draft.write("learning_rate", 4e-7, "absent: SimpleTuner's default, for a full model, is written.")
+    if given.get("lora_type") == "lycoris" or "lycoris_config" in given:
+        _lycoris(draft, folder)
+
+
+def _lycoris(draft: Draft, folder: Path) -> None:
+    """The file that lycoris_config names goes into our config.json as an object."""
+    key = "lycoris_config"
+    name = str(draft.take(key, "config/lycoris_config.json"))
+    found = next((path for path in (Path(name), folder / name, folder.parent / name) if path.is_file()), None)
+    if found is None:
+        draft.say("error", key, f"there is no file {name}: our own default, lokr of rank 16, is trained.")
+        return
+    values = read_lenient_json(found)
+    numbers = ("multiplier", "linear_dim", "linear_alpha")
+    cut = [each for each in numbers if not number(values.get(each, 0), 0).is_integer()]
     if cut:
         message = f"SimpleTuner cuts {' and '.join(cut)} to whole numbers, so that 0.5 becomes 0."
-        draft.say("trap", "lycoris_config", message)
-
-
-def _lycoris_numbers(name: Any, folder: Path) -> dict[str, float]:
-    """The numbers of a LyCORIS file that SimpleTuner rounds; none if the file is not there."""
-    for path in (Path(str(name)), folder / str(name)):
-        if name is not None and path.is_file():
-            values = read_lenient_json(path)
-            keys = ("multiplier", "linear_dim", "linear_alpha")
-            return {key: number(values[key], 0) for key in keys if key in values}
-    return {}
+        draft.say("trap", key, message)
+    for unknown in sorted(values.keys() - LycorisConfig.model_fields.keys()):
+        draft.say("ignored", f"{key}.{unknown}", "LyCORIS has no such setting here.")
+    draft.settings[key] = {
+        name: value for name, value in values.items() if name in LycorisConfig.model_fields
+    }
 
 
 def _steps(draft: Draft, datasets: list[DatasetConfig]) -> None:
@@ -193,9 +200,10 @@ def _rest(draft: Draft) -> None:
             draft.say("trap", key, message)
     if draft.take("data_backend_config") is not None:
         draft.say("ignored", "data_backend_config", "the second file that is given is read in its place.")
-    for key in [key for key, value in given.items() if value == "no_change"]:
-        draft.take(key)
-        draft.say("ignored", key, "'no_change' is left out: it is what is done here.")
+    if given.get("quantize_via") == "pipeline":
+        draft.take("quantize_via")
+        message = "'pipeline' is unknown here: weights are quantised on the GPU, layer by layer."
+        draft.say("differs", "quantize_via", message)
     draft.take_rest(RunConfig.model_fields, IGNORED_RUN_KEYS)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dreamspace.config import RunConfig
 from dreamspace.data.plan import Row, mix_seed
 from dreamspace.data.samples import Sample
-from dreamspace.models.family import Conditioning, Family, stack_conditioning
+from dreamspace.models.family import Conditioning, Family, num_trained_timesteps, stack_conditioning
 from dreamspace.training.masked_loss import is_black
 from dreamspace.training.objective import class_row_weight
 from dreamspace.training.preparation import TrainingSet
@@ -101,7 +101,8 @@ class Batches:
         accelerator: Accelerator,
     ) -> None:
         self.config, self.family, self.training_set = config, family, training_set
-        self.num_timesteps, self.accelerator = num_timesteps, accelerator
+        self.num_timesteps = num_trained_timesteps(family, num_timesteps)
+        self.accelerator = accelerator
 
     def num_micro_steps(self, step: int) -> int:
         """How many micro-batches a step has; the same in every process."""

@@ -198,10 +198,8 @@ class TrainingStep:
             return None
         rows = self._index(sorted(needing))
         conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
-        with self.adapter.off():
-            base = self._predict(
-                self.adapter.denoiser, noisy_latents[rows], batch.timesteps[rows], conditioning
-            )
+        with self.adapter.off() as denoiser:
+            base = self._predict(denoiser, noisy_latents[rows], batch.timesteps[rows], conditioning)
         return torch.zeros_like(noisy_latents).index_copy(0, rows, base.to(noisy_latents.dtype))
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ def check_optimizer(config: RunConfig) -> None:
     Raises:
         ValueError: with what to set instead.
     """
-    if config.optimizer == "prodigy" and config.learning_rate < 0.1:
+    if finds_learning_rate(config) and config.learning_rate < 0.1:
         raise ValueError(
             "Prodigy finds the learning rate itself and multiplies it by learning_rate, which must be about "
             f"1, got {config.learning_rate:g}. Set learning_rate to 1."
@@ -35,6 +35,11 @@ def check_optimizer(config: RunConfig) -> None:
             )
         if config.use_ema:
             raise ValueError("adamw_schedulefree averages the weights itself. Set use_ema to false.")
+
+
+def finds_learning_rate(config: RunConfig) -> bool:
+    """Whether the optimizer finds the learning rate itself, so that learning_rate is not to be turned."""
+    return config.optimizer == "prodigy"
 
 
 def new_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
@@ -141,20 +146,24 @@ def put_in_place(parameters: list[nn.Parameter], weights: list[Tensor]) -> None:
 
 
 def learning_rate_schedule(config: RunConfig) -> list[float]:
-    """The learning rate of every step, by diffusers' schedule of that name: a function of the step alone."""
+    """The learning rate of every step, by diffusers' schedule of that name: a function of the step alone.
+
+    The schedule is that of the steps from `lr_restart_step` on; those before it have been taken.
+    """
+    num_steps = config.max_train_steps - config.lr_restart_step
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     scheduler = get_scheduler(
         config.lr_scheduler,
         optimizer,
         step_rules=config.lr_step_rules,
         num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
+        num_training_steps=num_steps,
         num_cycles=config.lr_num_cycles,
         power=config.lr_power,
     )
     rates = []
-    for _ in range(config.max_train_steps):
+    for _ in range(num_steps):
         rates.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
-    return rates
+    return [0.0] * config.lr_restart_step + rates

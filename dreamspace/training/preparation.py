@@ -12,16 +12,23 @@ from torch import Tensor, nn
 from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
 from dreamspace.data.cache import TensorCache, cache_latents, latents_key
 from dreamspace.data.hub_dataset import local_copy
+from dreamspace.data.photos import unread_pictures
 from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.data.samples import Sample, read_samples
+from dreamspace.data.sharpness import softness_warnings
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
-from dreamspace.models.family import Conditioning
-from dreamspace.models.sampling import SamplingSettings, sampling_size_px
+from dreamspace.models.family import Conditioning, Family, PictureFamily
+from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
 from dreamspace.training.masked_loss import is_black
 
 MIXTURE_STEPS = 20_000
 """The mixture is counted over at most so many steps: a second's work."""
+
+SOFTNESS_HINT = (
+    "This model learns the finest detail of the photos, and there is none here. Use a sharper photo, or a "
+    "lower resolution."
+)
 
 
 @dataclass
@@ -56,9 +63,14 @@ class TrainingSet:
         return sum(sample.regularisation is not None for samples in self.samples for sample in samples)
 
     @property
+    def instances(self) -> list[Sample]:
+        """The photos of the subject, in the order of the datasets and their files."""
+        return [sample for samples in self.samples for sample in samples if sample.regularisation is None]
+
+    @property
     def num_instances(self) -> int:
         """How many photos of the subject there are."""
-        return sum(map(len, self.samples)) - self.num_prior
+        return len(self.instances)
 
     def mixture(self, num_steps: int) -> dict[str, float]:
         """The share of each dataset among the rows of a run, by its plan."""
@@ -75,6 +87,19 @@ def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list
     """The prompts to validate with, each once: the subject's if none is given, then the others."""
     first = config.validation_prompt or subject_prompt(config, datasets)
     return list(dict.fromkeys([first, *config.validation_prompts]))
+
+
+def validation_conditioning(
+    family: Family, prompts: list[str], training_set: TrainingSet, settings: SamplingSettings
+) -> dict[str, Conditioning]:
+    """Conditioning to draw from: that of the training set, and a photo of the subject for each prompt where
+    the family draws from pictures.
+    """
+    conditioning = training_set.conditioning
+    if not isinstance(family, PictureFamily):
+        return conditioning
+    rows = with_pictures([conditioning[prompt] for prompt in prompts], training_set.instances, settings)
+    return conditioning | dict(zip(prompts, rows, strict=True))
 
 
 def local_datasets(datasets: list[DatasetConfig], cache: Path, events: EventWriter) -> list[DatasetConfig]:
@@ -108,17 +133,24 @@ def read_training_set(
 
     Raises:
         ValueError: if a folder holds no photo that can be used, a resolution does not fit, or a caption or
-            mask is missing.
+            mask is missing, or no mask shows anything of the subject.
     """
     events.write("stage", name="caching", message="Reading photos.")
     trained = [dataset for dataset in datasets if dataset.is_trained]
     multiple_px = model.multiple_px
+    folders = [dataset.instance_data_dir for dataset in datasets]
+    for folder in dict.fromkeys(dataset.instance_data_dir for dataset in trained):
+        for warning in unread_pictures(folder, folders):
+            events.write("warning", message=warning, hint="")
     samples = []
     for dataset in trained:
         found, warnings = read_samples(dataset, datasets, multiple_px, config.seed)
         samples.append(found)
         for warning in warnings:
             events.write("warning", message=warning, hint="")
+        if isinstance(model.family, PictureFamily) and not dataset.is_regularisation_data:
+            for warning in softness_warnings(found):
+                events.write("warning", message=warning, hint=SOFTNESS_HINT)
     plan = StepPlan(
         [_planned(dataset, found) for dataset, found in zip(trained, samples, strict=True)],
         config.seed,
@@ -157,20 +189,34 @@ def _planned(dataset: DatasetConfig, samples: list[Sample]) -> PlannedDataset:
 def _read_masks(
     samples: list[list[Sample]], latents: list[list[Tensor]], events: EventWriter
 ) -> list[list[Tensor | None]]:
-    """The mask of each sample at its latents' cells."""
+    """The mask of each sample at its latents' cells, and a warning for each that is black there.
+
+    Raises:
+        ValueError: if those of all photos of the subject are.
+    """
     masks: list[list[Tensor | None]] = []
+    black: list[Sample] = []
     for found, encoded in zip(samples, latents, strict=True):
         masks.append([])
         for sample, rows in zip(found, encoded, strict=True):
             cells = sample.mask and sample.mask.cells(sample.geometry, rows.shape[-1], rows.shape[-2])
             masks[-1].append(None if cells is None else torch.from_numpy(cells.copy()))
             if cells is not None and is_black(masks[-1][-1]):
-                events.write(
-                    "warning",
-                    message=f"At the size that the loss sees, nothing is left of the mask of "
-                    f"{sample.path.name}, so nothing is learned from this photo.",
-                    hint="Grow the mask, or train at a higher resolution.",
-                )
+                black.append(sample)
+    instances = [sample for found in samples for sample in found if sample.regularisation is None]
+    if black and all(sample in black for sample in instances):
+        raise ValueError(
+            f"The masks of all photos of the subject, in {black[0].mask.path.parent}, are black at the size "
+            "that the loss sees, so that nothing would be learned. Make them white where the subject is, "
+            "grow them, or train without masks."
+        )
+    for sample in black:
+        events.write(
+            "warning",
+            message=f"At the size that the loss sees, nothing is left of the mask of {sample.path.name}, so "
+            "nothing is learned from this photo.",
+            hint="Make it white where the subject is, grow it, or train at a higher resolution.",
+        )
     return masks
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel
+from dreamspace.training.optimizers import finds_learning_rate
 from dreamspace.training.saving import Weights
 from dreamspace.training.validation import Validator
 
@@ -51,7 +52,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
         )
     pipeline = model.pipeline(model.load_denoiser(), validator.vae)
     base = validator.images(prompts, pipeline=pipeline)[0]
-    load_into_pipeline(pipeline, adapter_folder)
+    load_into_pipeline(pipeline, model.family, adapter_folder)
     loaded = validator.images(prompts, pipeline=pipeline)[0]
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
     if error > max(0.5, TOLERANCES[model.dtype] * grey_levels_apart(base, trained)):
@@ -60,10 +61,14 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
             f"and {change:.2f} away from the base model's."
         )
     if change < PROOF_THRESHOLD:
+        advice = f"Train longer than {validator.config.max_train_steps} steps"
+        if weights == "ema":
+            advice += ", or lower ema_decay"
+        elif not finds_learning_rate(validator.config):
+            advice += ", or raise learning_rate"
         raise ValueError(
             f"The {name} changes the image of '{prompts[0]}' by {change:.2f} of 255 grey levels, "
-            f"which is nothing. Train longer than {validator.config.max_train_steps} steps, "
-            f"or {'lower ema_decay' if weights == 'ema' else 'raise learning_rate'}."
+            f"which is nothing. {advice}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from torch.nn.parallel import DistributedDataParallel
 
 from dreamspace.config import RunConfig
 from dreamspace.jobs.control import ControlName, consume_control
@@ -47,11 +48,18 @@ def distributed(denoiser: torch.nn.Module, accelerator: Accelerator) -> torch.nn
     """The denoiser as it is for one process, else wrapped so that gradients are averaged over the ranks."""
     if accelerator.num_processes == 1:
         return denoiser
+    keep_frozen_weights(denoiser)
     wrapped = accelerator.prepare(denoiser)
     # Takes accelerate's autocast off the denoiser's own `forward` again: the loop has its own, and images
     # are drawn without it, so that they equal those of the stock pipeline.
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return wrapped
+
+
+def keep_frozen_weights(denoiser: torch.nn.Module) -> None:
+    """Have frozen weights left where they are: all ranks load the same, and torchao's cannot be sent."""
+    frozen = [name for name, parameter in denoiser.named_parameters() if not parameter.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(denoiser, frozen)
 
 
 def consume_requests(accelerator: Accelerator, job_dir: Path) -> set[ControlName]:

@@ -11,6 +11,7 @@ from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.family import DistilledFamily
 from dreamspace.models.previews import load_tiny_vae
 from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
@@ -22,12 +23,17 @@ from dreamspace.training.checkpoints import (
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
 from dreamspace.training.optimizers import learning_rate_schedule, new_optimizer
-from dreamspace.training.preparation import validation_prompts
+from dreamspace.training.preparation import validation_conditioning, validation_prompts
 from dreamspace.training.proof import prove
 from dreamspace.training.ranks import consume_requests, distributed, new_accelerator
 from dreamspace.training.saving import TrainingState, Weights
 from dreamspace.training.setup import check_run, load_trainable, new_ema, prepared
 from dreamspace.training.validation import Validator
+
+FEW_STEP_WARNING = (
+    "This base model was distilled to draw in a few steps. A plain adapter unlearns that bit by bit: images "
+    "then need more steps, and look soft with few."
+)
 
 
 def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -46,6 +52,8 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     schedule, settings = check_run(config, datasets, model)
     if accelerator.is_main_process:
         remove_unfinished(job_dir)
+    if isinstance(model.family, DistilledFamily) and model.family.distilled_advice is not None:
+        events.write("warning", message=FEW_STEP_WARNING, hint=model.family.distilled_advice)
     found = prepared(config, datasets, model, accelerator, job_dir, events)
     if found is None:
         events.write("stopped", step=0)
@@ -61,6 +69,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     events.write("stage", name="loading", message="Loading the model.")
     denoiser, adapter = load_trainable(config, model)
     vae = model.load_vae(model.dtype)
+    prompts = validation_prompts(config, datasets)
     validator = Validator(
         config,
         job_dir,
@@ -69,8 +78,8 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         model.pipeline(denoiser, vae),
         vae,
         load_tiny_vae(model.folder, model.device),
-        validation_prompts(config, datasets),
-        training_set.conditioning,
+        prompts,
+        validation_conditioning(model.family, prompts, training_set, settings),
         settings,
     )
     optimizer = new_optimizer(config, adapter.parameter_groups)
@@ -177,7 +186,8 @@ class Run:
         self.events.write("stage", name="validating", message=f"Drawing validation images at step {step}.")
         denoiser = self.state.adapter.denoiser.eval()
         for weights in missing:
-            with self.state.in_place(weights):
+            strength = 1.0 if weights == "base" else self.config.validation_lycoris_strength
+            with self.state.in_place(weights), self.state.adapter.at_strength(strength):
                 self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
         denoiser.train()
         return True

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from dreamspace.files import read_json, write_json
 from dreamspace.models.adapters import Adapter
-from dreamspace.run_folder import EMA_FOLDER, WEIGHTS_NAME
+from dreamspace.run_folder import EMA_FOLDER, weights_file
 from dreamspace.training.checkpoints import load_optimizer, save_optimizer, save_tensors
 from dreamspace.training.ema import MovingAverage
 from dreamspace.training.optimizers import averages_weights, put_in_place, usable_weights
@@ -20,7 +20,7 @@ from dreamspace.training.optimizers import averages_weights, put_in_place, usabl
 Weights = Literal["base", "trained", "ema"]
 
 TRAINED_FILE = "trained.safetensors"
-"""The weights as they are trained, where the adapter file holds their average."""
+"""The weights as they are trained, where the adapter file holds their average, or another form of them."""
 
 
 @dataclass
@@ -55,14 +55,15 @@ class TrainingState:
         """Write a checkpoint into an empty folder."""
         with self.in_place("trained"):
             self.save_adapter(folder)
-        if averages_weights(self.optimizer):
-            trained = {f"{index:05d}": weight for index, weight in enumerate(self.adapter.parameters)}
-            save_tensors(trained, folder / TRAINED_FILE)
+        if averages_weights(self.optimizer) or not self.adapter.is_saved_exactly:
+            self._save_exactly(folder)
         save_optimizer(self.optimizer, folder)
         if self.ema is not None:
             (folder / EMA_FOLDER).mkdir()
             with self.in_place("ema"):
                 self.save_adapter(folder / EMA_FOLDER)
+                if not self.adapter.is_saved_exactly:
+                    self._save_exactly(folder / EMA_FOLDER)
         scaler = self.accelerator.scaler
         state = {
             "step": step,
@@ -84,13 +85,10 @@ class TrainingState:
                 f"{folder.name} was trained with optimizer '{state['optimizer']}', and now it is "
                 f"'{self.optimizer_name}'. Set it back, or start a new run from the adapter."
             )
-        self.adapter.load(folder)
+        self._load_weights(folder)
         load_optimizer(self.optimizer, folder)
         for group, own in zip(self.optimizer.param_groups, self.adapter.parameter_groups, strict=True):
             group["learning_rate_factor"] = own.learning_rate_factor
-        if averages_weights(self.optimizer):
-            trained = load_file(folder / TRAINED_FILE)
-            put_in_place(self.adapter.parameters, [trained[name] for name in sorted(trained)])
         if self.ema is not None:
             self._load_ema(folder)
         if self.accelerator.scaler is not None:
@@ -98,13 +96,35 @@ class TrainingState:
         return state
 
     def _load_ema(self, folder: Path) -> None:
-        if not (folder / EMA_FOLDER / WEIGHTS_NAME).is_file():
+        if weights_file(folder / EMA_FOLDER) is None:
             raise ValueError(
                 f"{folder.name} holds no moving average. Set use_ema to false, or start a new run."
             )
         with self.ema.in_place():
-            self.adapter.load(folder / EMA_FOLDER)
+            self._load_weights(folder / EMA_FOLDER)
             self.ema.take_over()
+
+    def _save_exactly(self, folder: Path) -> None:
+        """Write the weights as they are, where the adapter's file holds something else."""
+        trained = {f"{index:05d}": weight for index, weight in enumerate(self.adapter.parameters)}
+        save_tensors(trained, folder / TRAINED_FILE)
+
+    def _load_weights(self, folder: Path) -> None:
+        """Restore the weights of a checkpoint or of the average in it.
+
+        Raises:
+            ValueError: if they are of another adapter.
+        """
+        if not (folder / TRAINED_FILE).exists():
+            self.adapter.load(weights_file(folder))
+            return
+        trained = [weight for _, weight in sorted(load_file(folder / TRAINED_FILE).items())]
+        if [weight.shape for weight in trained] != [weight.shape for weight in self.adapter.parameters]:
+            raise ValueError(
+                f"{folder.name} was trained with another adapter than config.json says. Set it back, or "
+                "start a new run."
+            )
+        put_in_place(self.adapter.parameters, trained)
 
     def check_disk(self, folder: Path) -> None:
         """Refuse to begin what the disk cannot hold.

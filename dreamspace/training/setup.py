@@ -6,11 +6,11 @@ import torch
 from accelerate import Accelerator
 
 from dreamspace.config import DatasetConfig, RunConfig, subject_dataset
-from dreamspace.data.geometry import edge_px
+from dreamspace.data.geometry import dataset_edge_px
 from dreamspace.data.samples import check_files
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.adapters import Adapter, add_lora
+from dreamspace.models.adapters import Adapter, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings
 from dreamspace.training.class_folder import class_dataset, fill_class_folder
@@ -39,11 +39,7 @@ def check_run(
     schedule = noise_schedule(model.noise_scheduler(), config.rescale_betas_zero_snr)
     uses_reflexflow(config, schedule)
     multiple_px = model.multiple_px
-    edges = {
-        dataset.id: edge_px(dataset.resolution, dataset.resolution_type, multiple_px)
-        for dataset in datasets
-        if dataset.is_trained
-    }
+    edges = {dataset.id: dataset_edge_px(dataset, multiple_px) for dataset in datasets if dataset.is_trained}
     edge = edges[subject_dataset(datasets).id]
     settings = sampling_settings(config, (edge, edge), multiple_px)
     drawn = class_dataset(config, datasets, priors_of(model))
@@ -79,19 +75,11 @@ def prepared(
 
 
 def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
-    """The denoiser on its device, in training mode, and the new adapter on it."""
-    denoiser = model.load_denoiser()
-    adapter = add_lora(
-        denoiser,
-        model.family,
-        config.lora_rank,
-        config.lora_alpha,
-        config.lora_dropout,
-        config.seed,
-    )
+    """The denoiser on its device, in training mode, and what is trained of it."""
+    adapter = new_adapter(config, model)
     if config.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    return denoiser.train(), adapter
+        adapter.denoiser.enable_gradient_checkpointing()
+    return adapter.denoiser.train(), adapter
 
 
 def new_ema(config: RunConfig, adapter: Adapter) -> MovingAverage | None:

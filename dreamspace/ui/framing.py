@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from dreamspace.config import subject_datasets
-from dreamspace.data.geometry import GeometryRules, LeftOut, PhotoGeometry, plan_geometry
+from dreamspace.data.geometry import GeometryRules, LeftOut, PhotoGeometry, plan_geometry, two_digits
 
 CELL_PX = 8
 """The edge of a latent cell in px of the training picture, as every family of ours has it."""
@@ -46,7 +46,7 @@ class Framing:
             return f"Left out: {self.geometry.reason}"
         size = "{} × {} px".format(*self.geometry.size)
         scale = self.geometry.scale
-        return f"{size}, enlarged {scale:.2g}×" if scale > 1.005 else size
+        return f"{size}, enlarged {two_digits(scale)}×" if scale > 1.005 else size
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dreamspace.files import read_json
 from dreamspace.jobs.events import EVENTS_FILE
 from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job
 from dreamspace.jobs.workspace import JobStatus, Workspace, job_status
-from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME, step_of
+from dreamspace.run_folder import AVERAGED, step_of, weights_file
 from dreamspace.ui.subject import Subject
 
 CONFIG_FILE = "config.json"
@@ -45,12 +45,12 @@ class Run:
     @property
     def has_adapter(self) -> bool:
         """Whether the final adapter was saved."""
-        return (self.dir / "adapter" / WEIGHTS_NAME).is_file()
+        return weights_file(self.dir / "adapter") is not None
 
     @property
     def has_averaged_adapter(self) -> bool:
         """Whether the moving average of its weights was saved beside the final adapter."""
-        return (self.dir / AVERAGED / WEIGHTS_NAME).is_file()
+        return weights_file(self.dir / AVERAGED) is not None
 
     @property
     def prompt(self) -> str:
@@ -200,8 +200,8 @@ def _remove(folder: Path) -> None:
 
 def adapter_steps(run: Run) -> list[int]:
     """The steps whose checkpoint holds an adapter."""
-    files = sorted((run.dir / "checkpoints").glob(f"step-*/{WEIGHTS_NAME}"))
-    return [step_of(file.parent) for file in files]
+    folders = sorted((run.dir / "checkpoints").glob("step-*"))
+    return [step_of(folder) for folder in folders if weights_file(folder) is not None]
 
 
 def job_arguments(job_dir: Path) -> dict[str, Any]:

@@ -13,15 +13,18 @@ from fastapi.responses import FileResponse
 from PIL import Image
 
 from dreamspace.config import list_presets, load_preset
+from dreamspace.config.exports import formats
 from dreamspace.data.geometry import LeftOut
 from dreamspace.files import replace_file
+from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
-from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME
+from dreamspace.run_folder import AVERAGED, weights_file
 from dreamspace.ui.framing import framing
+from dreamspace.ui.library import Run
 from dreamspace.ui.masks import (
     PREVIEW_PX,
     draw_cells,
@@ -123,18 +126,27 @@ def media_router(workspace: Workspace) -> APIRouter:
         return _served(file if w is None else _thumbnail_asked(file, w, workspace))
 
     @router.get("/download/{run_id}/{what}")
-    def adapter(run_id: str, what: str) -> FileResponse:
+    def adapter(run_id: str, what: str, format: Literal["own", "kohya"] = "own") -> Response:
         run_dir = _existing(workspace.run_dir, run_id)
         folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
         folders |= {name: run_dir / name for name in ("adapter", AVERAGED)}
-        if what not in folders or not _is_inside(folders[what] / WEIGHTS_NAME, run_dir):
+        file = weights_file(folders[what]) if what in folders else None
+        if file is None or not _is_inside(file, run_dir):
             raise HTTPException(404)
         suffix = {"adapter": "", AVERAGED: "-averaged"}.get(what, f"-{what}")
+        headers = {**_HEADERS, "Cache-Control": "no-store"}
+        if format == "kohya":
+            run = Run.read(run_dir)
+            if "kohya" not in formats(run.config):
+                raise HTTPException(404)
+            headers["Content-Disposition"] = f'attachment; filename="{run_id}{suffix}-kohya.safetensors"'
+            content = kohya_file(file, run.config, run.prompt)
+            return Response(content, media_type="application/octet-stream", headers=headers)
         return FileResponse(
-            folders[what] / WEIGHTS_NAME,
+            file,
             filename=f"{run_id}{suffix}.safetensors",
             media_type="application/octet-stream",
-            headers={**_HEADERS, "Cache-Control": "no-store"},
+            headers=headers,
         )
 
     return router

@@ -207,6 +207,7 @@ def _draw(page: Page, form: Form) -> None:
         raise ValueError("These class images are being drawn already.")
     arguments = {
         "model": form.model,
+        "precision": config.base_model_precision,
         "prompts": form.prompts,
         "count": config.num_class_images,
         "seed": 0,  # as a training draws them

@@ -1,10 +1,12 @@
 """The expert settings: a field for each setting of `RunConfig`, with the setting's own sentence as help."""
 
+import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dreamspace.config import RunConfig, parse_run_config
@@ -12,6 +14,9 @@ from dreamspace.config.run import SECTIONS
 
 # Asked for elsewhere on the page.
 ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images", "prior_loss_weight")
+
+# A browser names no file of this machine.
+SHELL_ONLY = ("init_lora",)
 
 _ACRONYMS = {"lora": "LoRA", "lr": "LR", "snr": "SNR", "ema": "EMA", "reflexflow": "ReflexFlow"}
 _SHORTER = {"pretrained model name or path": "base model", "scheduled sampling": "rollout"}
@@ -24,7 +29,7 @@ def expert_settings() -> dict[str, list[str]]:
         names = [
             name
             for name, field in section.model_fields.items()
-            if name not in ELSEWHERE and len(choices_of(field)) != 1
+            if name not in (*ELSEWHERE, *SHELL_ONLY) and len(choices_of(field)) != 1
         ]
         if names:
             groups[section.__doc__.rstrip(".")] = names
@@ -52,6 +57,8 @@ def build_field(name: str, config: RunConfig) -> gr.components.Component:
         if type(None) in kinds:
             return gr.Textbox(placeholder="empty", **texts)
         return gr.Number(precision=None if float in kinds else 0, **texts)
+    if _is_object(kinds):
+        return gr.Textbox(lines=3, placeholder="empty", **texts)
     if list in {get_origin(kind) for kind in kinds}:
         return gr.Textbox(lines=3, **{**texts, "info": f"{field.description} One a line."})
     return gr.Textbox(**texts)
@@ -62,6 +69,8 @@ def shown_value(name: str, config: RunConfig) -> Any:
     value = getattr(config, name)
     if isinstance(value, list):
         return "\n".join(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(exclude_defaults=True, indent=2)
     return "" if value is None else value
 
 
@@ -81,10 +90,26 @@ def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
             value = [line.strip() for line in value.splitlines() if line.strip()]
         elif value == "" and type(None) in kinds:
             value = None
+        elif _is_object(kinds):
+            value = _json_object(name, value)
         elif isinstance(value, float) and value.is_integer() and float not in kinds:
             value = int(value)
         settings[name] = value
     return parse_run_config(settings, source="Settings")
+
+
+def _is_object(kinds: tuple[Any, ...]) -> bool:
+    """Whether a setting is an object with settings of its own."""
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+
+
+def _json_object(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f'{label_of(name)} must be a JSON object such as {{"algo": "lokr"}}: {error}.'
+        ) from None
 
 
 def label_of(name: str) -> str:

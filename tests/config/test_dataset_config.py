@@ -130,6 +130,20 @@ def test_several_captions_are_kept_in_order() -> None:
             "resolution counts megapixels with a resolution_type of 'area', got 1024. "
             "Use 'pixel_area' for an edge in px.",
         ),
+        ({"resolution": 100_000}, "resolution must be at most 8192 px, got 100000. Lower it."),
+        (
+            {"maximum_image_size": 9000, "target_downsample_size": 1024},
+            "maximum_image_size must be at most 8192 px, got 9000. Lower it.",
+        ),
+        (
+            {"resolution": 1, "resolution_type": "area", "minimum_image_size": 70},
+            "minimum_image_size counts megapixels with a resolution_type of 'area', got 70. "
+            "Use 'pixel_area' for an edge in px.",
+        ),
+        (
+            {"minimum_image_size": 1024, "maximum_image_size": 512, "target_downsample_size": 512},
+            "minimum_image_size (1024) is above maximum_image_size (512). Swap them.",
+        ),
         (
             {"maximum_image_size": 1024},
             "maximum_image_size needs a target_downsample_size to scale to. Add it.",

@@ -15,6 +15,7 @@ from dreamspace.config.simpletuner_keys import (
 from dreamspace.simpletuner.optimizers import EXPORTED, THEIR_OPTIMIZERS
 
 OURS_ALONE = {
+    "lr_restart_step",
     "class_word",
     "debiased_estimation",
     "lr_step_rules",

@@ -82,13 +82,20 @@ def test_unknown_key_that_resembles_nothing_is_to_be_removed() -> None:
 
 
 def test_simpletuner_key_that_is_not_ours_is_told_apart() -> None:
-    for key in ("report_to", "--offset_noise", "instance_prompt"):
+    for key in ("report_to", "--offset_noise", "num_train_epochs"):
         with pytest.raises(
             ValueError, match=rf"SimpleTuner's '{key.strip('-')}' is not read here\. .*import"
         ):
             parse_run_config({key: True})
-    with pytest.raises(ValueError, match=r'model_type "full" is not supported yet\. Use "lora" for now\.'):
-        parse_run_config({"model_type": "full"})
+
+
+@pytest.mark.parametrize("key", ["resolution", "repeats", "--instance_prompt", "regularisation_target"])
+def test_key_of_a_dataset_is_told_apart(key: str) -> None:
+    with pytest.raises(
+        ValueError,
+        match=rf"^config: '{key.strip('-')}' is a key of a dataset\. Set it there, in the multidata",
+    ):
+        parse_run_config({key: 1})
 
 
 def test_settings_stand_in_sections_in_the_order_of_the_file() -> None:

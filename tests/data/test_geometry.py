@@ -247,11 +247,18 @@ def test_crop_styles_choose_the_part() -> None:
     assert left("face", focus=Box(0, 20, 40, 60)) == 0
 
 
-def test_missing_face_or_subject_keeps_the_centre_and_says_so() -> None:
-    for style, reason in (("face", "no face was found in it"), ("subject", "its mask is black")):
+def test_missing_face_or_subject_keeps_the_centre() -> None:
+    # Of a mask that is black the training says that nothing is learned: where the crop is does not matter.
+    for style, remarks in (("face", ("no face was found in it, so its centre is kept.",)), ("subject", ())):
         geometry = planned(400, 200, square(128, crop_style=style))
         assert geometry.crop == (64, 0, 192, 128)
-        assert geometry.remarks == (f"{reason}, so its centre is kept.",)
+        assert geometry.remarks == remarks
+
+
+def test_huge_scale_is_a_number_that_people_read() -> None:
+    for edge, said in ((512, "16"), (8192, "260")):
+        (remark,) = planned(32, 32, square(edge)).remarks
+        assert remark.startswith(f"it is enlarged {said} times")
 
 
 def test_subject_stays_whole_and_centred_wherever_it_fits() -> None:

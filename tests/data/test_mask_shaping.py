@@ -1,5 +1,8 @@
 """Mask shaping against what can be counted by hand."""
 
+import time
+
+import cv2
 import numpy as np
 import pytest
 
@@ -33,6 +36,28 @@ def test_growing_moves_the_edge_of_a_disc_by_so_many_pixels(grow_px: int) -> Non
     assert np.abs(moved - wanted).sum() < 0.15 * wanted.sum()
     row = moved[32]
     assert row.sum() == pytest.approx(disc(15)[32].sum() + 2 * grow_px, abs=2)
+
+
+@pytest.mark.parametrize("radius", [9, 40, 150, 500])
+def test_growing_a_point_makes_a_disc_and_shrinking_a_hole_in_white_too(radius: int) -> None:
+    size = 2 * radius + 21
+    point = np.zeros((size, size), np.float32)
+    point[radius + 10, radius + 10] = 0.75
+    across, down = np.meshgrid(np.arange(size), np.arange(size))
+    distance = np.hypot(across - radius - 10, down - radius - 10)
+    grown = shape(point, MaskShaping(grow_px=radius))
+    assert (grown[distance < radius - 2] == 0.75).all()
+    assert (grown[distance > radius + 2] == 0).all()
+    shrunk = shape(1 - point, MaskShaping(grow_px=-radius))
+    assert (shrunk == 1 - grown).all(), "nothing comes in from beyond the border either"
+
+
+def test_growing_and_shrinking_a_large_mask_by_the_most_takes_seconds() -> None:
+    soft = cv2.resize(disc(20) * np.float32(0.9), (1280, 1280))
+    started = time.monotonic()
+    for grow_px in (500, -500):
+        shape(soft, MaskShaping(grow_px=grow_px))
+    assert time.monotonic() - started < 20, "a kernel of that size takes minutes"
 
 
 def test_feather_fades_outside_and_leaves_the_subject_white() -> None:
@@ -81,8 +106,11 @@ def test_an_empty_mask_has_nothing_solid() -> None:
     ("options", "sentence"),
     [
         ({"threshold": 1.5}, r"between 0 and 1, got 1\.5"),
-        ({"feather_px": -1}, "0 px or more, got -1"),
-        ({"feather_px": float("nan")}, "0 px or more, got nan"),
+        ({"feather_px": -1}, "0 to 500 px, got -1"),
+        ({"feather_px": 1e9}, "0 to 500 px, got 1000000000"),
+        ({"feather_px": float("nan")}, "0 to 500 px, got nan"),
+        ({"grow_px": 501}, "at most 500 px, got 501"),
+        ({"grow_px": -5000}, "at most 500 px, got -5000"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, float], sentence: str) -> None:

@@ -167,5 +167,8 @@ def test_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_file_that_is_no_mask_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "01.png"
     path.write_text("no picture")
-    with pytest.raises(ValueError, match=rf"^The mask {path} cannot be used: this is not a JPEG"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^The mask {path} cannot be used: this is not a JPEG.*make it again, for example by",
+    ):
         Mask(path, "mask").box(10, 10)

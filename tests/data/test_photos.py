@@ -8,6 +8,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image, ImageCms, ImageDraw
@@ -265,10 +266,10 @@ def test_cut_off_file_is_refused(tmp_path: Path, suffix: str, kept: float) -> No
 
 def test_files_that_are_no_photos_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("this is a text, not an image")
-    assert_refused(tmp_path / "text.png", "not a JPEG, PNG, WebP, TIFF or HEIC image")
-    Image.new("RGB", (8, 8)).save(tmp_path / "moving.gif")
-    (tmp_path / "moving.gif").rename(tmp_path / "gif.png")
-    assert_refused(tmp_path / "gif.png", "not a JPEG, PNG, WebP, TIFF or HEIC image")
+    assert_refused(tmp_path / "text.png", "not a JPEG, PNG, WebP, AVIF, TIFF, HEIC, GIF or BMP image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "icon.tga")
+    (tmp_path / "icon.tga").rename(tmp_path / "icon.png")
+    assert_refused(tmp_path / "icon.png", "not a JPEG, PNG, WebP, AVIF, TIFF, HEIC, GIF or BMP image")
     (tmp_path / "empty.jpg").touch()
     assert_refused(tmp_path / "empty.jpg", "empty")
     (tmp_path / "folder.jpg").mkdir()
@@ -445,4 +446,39 @@ def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:
-    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif"} == set(photos.SUFFIXES)
+    more = {".jfif", ".avif", ".gif", ".bmp"}
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif"} | more == set(
+        photos.SUFFIXES
+    )
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in photos.OTHER_SUFFIXES)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".bmp", ".avif", ".jfif"])
+def test_kinds_that_programs_and_the_web_give_are_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    Image.new("RGB", (32, 24), (200, 40, 60)).save(path, format="JPEG" if suffix == ".jfif" else None)
+    image, notes = read_photo(path)
+    assert (image.mode, image.size, notes) == ("RGB", (32, 24), [])
+    assert np.abs(np.asarray(image, int) - (200, 40, 60)).max() <= 6
+    assert list_photos(tmp_path) == [path]
+
+
+def test_moving_gif_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    image, (note,) = read_photo(tmp_path / "moving.gif")
+    assert image.getpixel((4, 4)) == (255, 0, 0)
+    assert note == "moving.gif holds 2 frames; only the first is used."
+
+
+def test_pictures_that_are_not_read_are_named_by_the_reason(tmp_path: Path) -> None:
+    for name in ("a.png", "a.txt", "x.svg", "b.DNG", ".c.svg", "masks/a.png", "inner/a.png", "texts/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert photos.unread_pictures(tmp_path, [tmp_path / "masks"]) == [
+        f"Not read, because of their kind: b.DNG, x.svg in {tmp_path}. Save them as JPEG or PNG.",
+        f"Photos in folders inside {tmp_path} are not read: inner/. Move them up.",
+    ]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"holds no photo\. Not read, .* inner/, masks/\. Move them up\.$"):
+        list_photos(tmp_path)

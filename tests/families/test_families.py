@@ -18,16 +18,26 @@ from dreamspace.config import RunConfig, save_datasets, subject_datasets
 from dreamspace.data.cache import pixels_of
 from dreamspace.data.geometry import GeometryRules, plan_geometry
 from dreamspace.data.photos import list_photos
+from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
-from dreamspace.models.family import Conditioning, stack_conditioning
+from dreamspace.models.family import (
+    Conditioning,
+    PictureFamily,
+    num_trained_timesteps,
+    stack_conditioning,
+)
+from dreamspace.models.generate import generate
 from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.run_folder import step_name
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.objective import per_sample_loss, training_target
+from dreamspace.training.proof import grey_levels_apart
 from dreamspace.training.schedule import noise_schedule
-from families.cases import CASES, Case
+from families.cases import CASES, Case, picture_px
 
 PROMPT = "a photo of a sks dog"
+PROMPTS = [PROMPT, "a dog", ""]
 NUM_STEPS = 30
 
 
@@ -71,37 +81,39 @@ def run_config(case: Case, folder: Path, **settings: Any) -> RunConfig:
     return RunConfig(**values | case.settings | settings)
 
 
-def stock_pipeline(model: BaseModel) -> Any:
+def stock_pipeline(opened: Opened) -> Any:
     """The pipeline as a user of diffusers loads it."""
-    options = {} if model.family.name not in ("sd1x", "sd2x") else {"safety_checker": None}
-    pipeline = model.family.pipeline_class.from_pretrained(model.folder, **options)
+    absent = dict.fromkeys(opened.case.absent_parts)
+    pipeline = opened.model.family.pipeline_class.from_pretrained(opened.model.folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def stock_images(opened: Opened, guidance: float, **options: Any) -> Any:
-    return stock_pipeline(opened.model)(
-        PROMPT,
-        width=opened.edge,
-        height=opened.edge,
-        num_inference_steps=2,
-        guidance_scale=guidance,
+    return stock_pipeline(opened)(
+        prompt=PROMPT,
+        **opened.case.arguments(opened.edge),
+        num_inference_steps=opened.case.two_steps,
+        **opened.case.guided(guidance),
         generator=torch.Generator().manual_seed(5),
         **options,
     ).images
 
 
-def our_image(opened: Opened, pipeline: Any, guidance: float) -> Image.Image:
+def our_images(opened: Opened, pipeline: Any, guidance: float, prompts: list[str]) -> list[Image.Image]:
     model, settings = opened.model, SamplingSettings(opened.edge, opened.edge, 2, guidance)
-    conditioning = model.encode_prompts([PROMPT, ""])
-    return sample_images(model.family, pipeline, [conditioning[PROMPT]], conditioning[""], [5], settings)[0]
+    conditioning = model.encode_prompts([*prompts, ""])
+    rows = [conditioning[prompt] for prompt in prompts]
+    if isinstance(model.family, PictureFamily):
+        rows = [row | {"picture": pixels_of(picture_px(opened.edge))} for row in rows]
+    return sample_images(model.family, pipeline, rows, conditioning[""], [5] * len(rows), settings)
 
 
-def row_conditioning(opened: Opened, latents: Tensor) -> Conditioning:
+def row_conditioning(opened: Opened, latents: Tensor, prompt: str = PROMPT) -> Conditioning:
     """Of a picture that fills its photo, as pipelines draw them."""
     rules = GeometryRules(opened.edge, "pixel")
     geometry = plan_geometry(opened.edge, opened.edge, rules, opened.model.multiple_px)
-    caption = opened.model.encode_prompts([PROMPT])[PROMPT]
+    caption = opened.model.encode_prompts([prompt])[prompt]
     return caption | opened.model.family.row_conditioning(geometry, latents, seed=0)
 
 
@@ -114,15 +126,40 @@ def times_of(model: BaseModel, timestep: Tensor) -> Tensor:
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_cached_conditioning_draws_what_the_stock_pipeline_draws(opened: Opened, guidance: float) -> None:
     pipeline = opened.model.pipeline(opened.model.load_denoiser(), opened.model.load_vae())
-    expected, image = stock_images(opened, guidance)[0], our_image(opened, pipeline, guidance)
+    expected, (image,) = stock_images(opened, guidance)[0], our_images(opened, pipeline, guidance, [PROMPT])
     assert image.size == (opened.edge, opened.edge)
     assert np.ptp(np.asarray(image)) > 8, "an empty image proves nothing"
     assert np.abs(np.asarray(image, np.int16) - np.asarray(expected, np.int16)).max() <= 1
 
 
+def test_images_of_one_batch_are_those_that_are_drawn_alone(opened: Opened) -> None:
+    pipeline = opened.model.pipeline(opened.model.load_denoiser(), opened.model.load_vae())
+    together = our_images(opened, pipeline, 4.0, PROMPTS)
+    for prompt, image in zip(PROMPTS, together, strict=True):
+        (alone,) = our_images(opened, pipeline, 4.0, [prompt])
+        assert np.abs(np.asarray(image, np.int16) - np.asarray(alone, np.int16)).max() <= 1
+    assert grey_levels_apart(*together[:2]) > 0.5, "prompts that make no difference prove nothing"
+
+
+def test_rows_of_one_batch_are_predicted_as_they_are_alone(opened: Opened) -> None:
+    model = opened.model
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(len(PROMPTS), 3, opened.edge, opened.edge, generator=generator) * 2 - 1
+    latents = model.family.encode_image(model.load_vae(), pixels)
+    rows = [row_conditioning(opened, row, prompt) for row, prompt in zip(latents, PROMPTS, strict=True)]
+    times = noise_schedule(model.noise_scheduler()).model_timesteps(torch.tensor([100, 500, 900]))
+    denoiser = model.load_denoiser()
+    with torch.no_grad():
+        together = model.family.predict(denoiser, latents, times, stack_conditioning(rows))
+        for number in range(len(PROMPTS)):
+            one, conditioning = slice(number, number + 1), stack_conditioning([rows[number]])
+            alone = model.family.predict(denoiser, latents[one], times[one], conditioning)
+            torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+
+
 def test_predict_equals_the_denoisers_output_inside_the_stock_pipeline(opened: Opened) -> None:
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
-    pipeline = stock_pipeline(opened.model)
+    pipeline = stock_pipeline(opened)
     step = pipeline.scheduler.step
 
     def captured(output: Tensor, timestep: Tensor, sample: Tensor, *arguments, **options):
@@ -139,15 +176,20 @@ def test_predict_equals_the_denoisers_output_inside_the_stock_pipeline(opened: O
         return seen[-1]
 
     pipeline.scheduler.scale_model_input = scaled
-    size = {"width": opened.edge, "height": opened.edge}
-    generator = torch.Generator().manual_seed(5)
-    pipeline(PROMPT, **size, num_inference_steps=2, guidance_scale=opened.case.guidance, generator=generator)
+    pipeline(
+        prompt=PROMPT,
+        **opened.case.arguments(opened.edge),
+        num_inference_steps=opened.case.two_steps,
+        **opened.case.guided(opened.case.guidance),
+        generator=torch.Generator().manual_seed(5),
+    )
     assert len(calls) == 2
     denoiser = opened.model.load_denoiser()
     for number, (output, timestep, sample) in enumerate(calls):
         noisy = opened.case.unpack(seen[number] if seen else sample, opened.edge, opened.edge)
         expected = opened.case.unpack(output, opened.edge, opened.edge)
-        conditioning = stack_conditioning([row_conditioning(opened, noisy[0])])
+        seen_conditioning = opened.case.seen_conditioning(seen[number] if seen else sample)
+        conditioning = stack_conditioning([row_conditioning(opened, noisy[0]) | seen_conditioning])
         with torch.no_grad():
             prediction = opened.model.family.predict(
                 denoiser, noisy, times_of(opened.model, timestep), conditioning
@@ -160,21 +202,24 @@ def test_predict_equals_the_denoisers_output_inside_the_stock_pipeline(opened: O
 def test_encoding_inverts_the_scale_of_the_stock_pipelines_decoding(opened: Opened) -> None:
     if opened.model.family.vae_part is None:
         pytest.skip("a model of pixels has no autoencoder")
+    drawn: list[Tensor] = []
     decoded: list[Tensor] = []
-    pipeline = stock_pipeline(opened.model)
-    decode = pipeline.vae.decode
+    pipeline = stock_pipeline(opened)
+    step, decode = pipeline.scheduler.step, pipeline.vae.decode
+
+    def captured_step(*arguments, **options):
+        output = step(*arguments, **options)
+        drawn.append(output[0].clone())
+        return output
 
     def captured(latents: Tensor, *arguments, **options):
         decoded.append(latents.clone())
         return decode(latents, *arguments, **options)
 
-    pipeline.vae.decode = captured
-    settings = {"width": opened.edge, "height": opened.edge, "num_inference_steps": 1}
-    for output_type in ("latent", "pil"):
-        generator = torch.Generator().manual_seed(5)
-        images = pipeline(PROMPT, **settings, generator=generator, output_type=output_type).images
-        if output_type == "latent":
-            latents = opened.case.unpack(images, opened.edge, opened.edge)
+    pipeline.scheduler.step, pipeline.vae.decode = captured_step, captured
+    settings = opened.case.arguments(opened.edge) | {"num_inference_steps": opened.case.two_steps}
+    pipeline(prompt=PROMPT, **settings, generator=torch.Generator().manual_seed(5))
+    latents = opened.case.unpack(drawn[-1], opened.edge, opened.edge)
     vae = opened.model.load_vae()
     pixels = torch.rand(1, 3, opened.edge, opened.edge) * 2 - 1
     assert opened.model.family.encode_image(vae, pixels).shape == latents.shape
@@ -217,11 +262,12 @@ def _watch_encoders(patch: pytest.MonkeyPatch) -> list[nn.Module]:
         loaded.extend(weakref.ref(module) for part in modules for module in part.modules())
         return pipeline
 
-    def watched_call(step: TrainingStep, *arguments):
-        gc.collect()
-        assert loaded, "the prompts were cached before"
-        living.extend(module for reference in loaded if (module := reference()) is not None)
-        return call(step, *arguments)
+    def watched_call(step: TrainingStep, number: int, *arguments):
+        if number == 0:
+            gc.collect()
+            assert loaded, "the prompts were cached before"
+            living.extend(module for reference in loaded if (module := reference()) is not None)
+        return call(step, number, *arguments)
 
     patch.setattr(BaseModel, "load_text_encoders", watched_load)
     patch.setattr(TrainingStep, "__call__", watched_call)
@@ -245,11 +291,12 @@ def fixed_loss(opened: Opened, photo: Path, adapter: Path | None) -> float:
     model = opened.model
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
     if adapter is not None:
-        load_into_pipeline(pipeline, adapter)
+        load_into_pipeline(pipeline, model.family, adapter)
     picture = Image.open(photo).convert("RGB").resize((opened.edge, opened.edge))
     latents = model.family.encode_image(model.load_vae(), pixels_of(picture)[None])
     schedule = noise_schedule(model.noise_scheduler())
-    timesteps = torch.linspace(0.05, 0.95, 8).mul(schedule.num_timesteps).long()
+    num_timesteps = num_trained_timesteps(model.family, schedule.num_timesteps)
+    timesteps = torch.linspace(0.05, 0.95, 8).mul(num_timesteps).long()
     latents = latents.expand(8, -1, -1, -1)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     levels = schedule.alphas[timesteps], schedule.sigmas[timesteps]
@@ -274,10 +321,35 @@ def test_thirty_steps_on_a_photo_reduce_its_loss(opened: Opened, trained: Traine
 
 
 def test_stock_loader_keeps_rank_and_alpha(opened: Opened, trained: Trained) -> None:
-    pipeline = stock_pipeline(opened.model)
+    pipeline = stock_pipeline(opened)
     pipeline.load_lora_weights(trained.run_dir / "adapter")
     (loaded,) = getattr(pipeline, opened.model.family.denoiser_part).peft_config.values()
     assert (loaded.r, loaded.lora_alpha) == (8, 4)
+
+
+def test_generating_draws_the_last_validation_image_again(opened: Opened, trained: Trained) -> None:
+    job_dir = trained.run_dir.parents[1] / "jobs" / "generate"
+    job_dir.mkdir(parents=True)
+    arguments = {"run_dir": str(trained.run_dir), "prompts": [PROMPT], "seed": 42}
+    generate(job_dir, arguments, EventWriter(job_dir))
+    validation = trained.run_dir / "validation"
+    image = Image.open(job_dir / "images" / "0.png")
+    assert grey_levels_apart(image, Image.open(validation / step_name(NUM_STEPS) / "0.png")) < 0.1
+    assert grey_levels_apart(image, Image.open(validation / step_name(0) / "0.png")) > 0.5
+
+
+def test_pixels_are_their_own_previews(opened: Opened, trained: Trained) -> None:
+    if opened.model.family.vae_part is not None:
+        pytest.skip("latents are shown by a tiny decoder")
+    previews = [event for event in events_of(trained.run_dir, "preview") if event["step"] == NUM_STEPS]
+    assert [preview["inference_step"] for preview in previews] == [2], "the last step has one"
+    image = Image.open(trained.run_dir / "validation" / step_name(NUM_STEPS) / "0.png")
+    assert grey_levels_apart(Image.open(trained.run_dir / previews[0]["path"]), image) < 0.5
+
+
+def test_distilled_model_is_warned_of(opened: Opened, trained: Trained) -> None:
+    warnings = [event for event in events_of(trained.run_dir, "warning") if "distilled" in event["message"]]
+    assert [event["hint"] for event in warnings] == opened.case.distilled_hints
 
 
 def test_text_encoders_are_gone_when_training_starts(trained: Trained) -> None:

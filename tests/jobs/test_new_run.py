@@ -1,5 +1,8 @@
 """The two files of a new run: words, prompts and balance."""
 
+import os
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,10 @@ from tiny_runs import change, draw_photos
 
 from dreamspace.config import DatasetConfig, RunConfig, load_datasets, load_preset, prior_of
 from dreamspace.data.samples import read_samples
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.job import ENDED_FILE, Ended, Job, ProcessRecord
 from dreamspace.jobs.new_run import copy_run, prior_folder, write_run
+from dreamspace.jobs.process import ProcessIdentity
 from dreamspace.jobs.workspace import Workspace
 
 
@@ -23,6 +29,75 @@ def new_run(tmp_path: Path, **options: Any) -> tuple[RunConfig, list[DatasetConf
     config = write_run(run_dir, load_preset("mini"), photos, **options)
     assert RunConfig.load(run_dir / "config.json") == config
     return config, load_datasets(run_dir / "multidatabackend.json")
+
+
+def refused_run(tmp_path: Path) -> Path:
+    """A run whose job ended before its first step, with all that such a job leaves."""
+    new_run(tmp_path)
+    run_dir = tmp_path / "run"
+    Job("train").write(run_dir)
+    events = EventWriter(run_dir)
+    events.write("failed", error="ValueError", message="Refused.", hint="")
+    events.close()
+    for left in (
+        "control/stop",
+        "validation/step-000000/0.png",
+        "checkpoints/.step-000001.new/x",
+        ".adapter.new/x",
+    ):
+        (run_dir / left).parent.mkdir(parents=True)
+        (run_dir / left).touch()
+    for left in ("log.txt", "notes.md"):
+        (run_dir / left).touch()
+    Ended(2, None, time.time(), "exited").write(run_dir)
+    return run_dir
+
+
+def write_again(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", load_preset("mini"), tmp_path / "photos", class_word="cat")
+
+
+def test_folder_in_which_nothing_was_trained_is_written_anew(tmp_path: Path) -> None:
+    run_dir = refused_run(tmp_path)
+    write_again(tmp_path)
+    assert RunConfig.load(run_dir / "config.json").class_word == "cat"
+    left = sorted(path.name for path in run_dir.iterdir())
+    assert left == ["config.json", "multidatabackend.json", "notes.md"], "nothing of the old attempt"
+
+
+def test_refused_run_stays_as_it_is_where_the_new_settings_are_wrong(tmp_path: Path) -> None:
+    run_dir = refused_run(tmp_path)
+    before = sorted(run_dir.rglob("*"))
+    with pytest.raises(ValueError, match="max_train_steps"):
+        write_run(
+            run_dir,
+            load_preset("mini"),
+            tmp_path / "photos",
+            class_word="cat",
+            settings=["max_train_steps=0"],
+        )
+    assert sorted(run_dir.rglob("*")) == before
+    assert RunConfig.load(run_dir / "config.json").class_word == "dog"
+
+
+@pytest.mark.parametrize("trained", ["checkpoints/step-000004", "adapter", "adapter-ema"])
+def test_run_of_which_something_was_trained_is_not_overwritten(tmp_path: Path, trained: str) -> None:
+    (refused_run(tmp_path) / trained).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds a run already\. Resume it with --resume"):
+        write_again(tmp_path)
+
+
+def test_run_whose_job_waits_or_runs_is_not_overwritten(tmp_path: Path) -> None:
+    run_dir = refused_run(tmp_path)
+    (run_dir / ENDED_FILE).unlink()
+    ProcessRecord(supervisor=ProcessIdentity.of(os.getpid())).write(run_dir)
+    with pytest.raises(ValueError, match="holds a run already"):
+        write_again(tmp_path)
+    (run_dir / "process.json").unlink()
+    Job("train", submitted=time.time(), first_seq=1).write(run_dir)
+    with pytest.raises(ValueError, match="holds a run already"):
+        write_again(tmp_path)
+    assert RunConfig.load(run_dir / "config.json").class_word == "dog"
 
 
 def test_words_that_settings_change_reach_captions_and_prompts(tmp_path: Path) -> None:
@@ -102,9 +177,17 @@ def test_masks_of_the_photos_reach_the_datasets(tmp_path: Path) -> None:
 
 
 def test_missing_masks_and_captions_are_named_before_anything_is_written(tmp_path: Path) -> None:
-    (tmp_path / "masks").mkdir()
+    masks_dir = tmp_path / "masks"
+    with pytest.raises(ValueError, match=rf"There is no folder {masks_dir}\."):
+        new_run(tmp_path, masks_dir=masks_dir)
+    shutil.rmtree(tmp_path / "photos")
+    masks_dir.mkdir()
+    with pytest.raises(ValueError, match=rf"The folder {masks_dir} holds no mask\."):
+        new_run(tmp_path, masks_dir=masks_dir)
+    shutil.rmtree(tmp_path / "photos")
+    Image.new("L", (64, 64), 255).save(masks_dir / "1.png")
     with pytest.raises(ValueError, match=r"photo 0\.png has no mask"):
-        new_run(tmp_path, masks_dir=tmp_path / "masks")
+        new_run(tmp_path, masks_dir=masks_dir)
     with pytest.raises(ValueError, match=r"0\.png"):
         write_run(
             tmp_path / "run", load_preset("mini"), tmp_path / "photos", class_word="dog", has_captions=True

@@ -1,14 +1,16 @@
 """LoRA: the base model is exactly beneath it, its files load bit-exactly here and in stock diffusers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from tiny_runs import tiny_config
 from torch import Tensor
 
-from dreamspace.models.adapters import Adapter, add_lora, load_into_pipeline
+from dreamspace.models.adapters import Adapter, load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.run_folder import WEIGHTS_NAME
 
@@ -17,8 +19,9 @@ def denoiser(model: BaseModel) -> UNet2DConditionModel:
     return model.load_denoiser()
 
 
-def with_adapter(model: BaseModel, *, rank: int = 4, strength: float = 0.2, dropout: float = 0.0) -> Adapter:
-    adapter = add_lora(denoiser(model), model.family, rank, 3.0, dropout, seed=0)
+def with_adapter(model: BaseModel, *, strength: float = 0.2, **settings: Any) -> Adapter:
+    values = {"lora_rank": 4, "lora_alpha": 3, "lora_dropout": 0.0, "seed": 0} | settings
+    adapter = new_adapter(tiny_config(model.folder, **values), model)
     generator = torch.Generator().manual_seed(1)
     for parameter in adapter.parameters:
         parameter.data += strength * torch.randn(parameter.shape, generator=generator)
@@ -35,7 +38,7 @@ def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
 
 def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -> None:
     base = denoiser(model)
-    adapter = add_lora(denoiser(model), model.family, 4, None, 0.0, seed=0)
+    adapter = with_adapter(model, strength=0.0)
     assert torch.equal(predict(model, adapter.denoiser), predict(model, base))
     trainable = {name for name, p in adapter.denoiser.named_parameters() if p.requires_grad}
     assert len(trainable) == len(adapter.parameters) > 0
@@ -47,14 +50,14 @@ def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -
 
 
 def test_seed_decides_the_first_matrices(model: BaseModel) -> None:
-    adapters = [add_lora(denoiser(model), model.family, 4, None, 0.0, seed) for seed in (0, 0, 1)]
+    adapters = [with_adapter(model, strength=0.0, seed=seed) for seed in (0, 0, 1)]
     first, again, other = (torch.cat([p.flatten() for p in a.parameters]) for a in adapters)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_switched_off_it_equals_the_base_model_and_pefts_own_switch_exactly(model: BaseModel) -> None:
-    adapter = with_adapter(model, dropout=0.5)
+    adapter = with_adapter(model, lora_dropout=0.5)
     adapter.denoiser.eval()
     base, trained = predict(model, denoiser(model)), predict(model, adapter.denoiser)
     assert (trained - base).abs().max() > 1e-2
@@ -82,7 +85,7 @@ def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -
     adapter = with_adapter(model)
     adapter.save(tmp_path)
     fresh = with_adapter(model, strength=0.0)
-    fresh.load(tmp_path)
+    fresh.load(tmp_path / WEIGHTS_NAME)
     for parameter, saved in zip(fresh.parameters, adapter.parameters, strict=True):
         assert torch.equal(parameter, saved)
         assert parameter.requires_grad
@@ -90,11 +93,11 @@ def test_saved_weights_come_back_bit_exactly(model: BaseModel, tmp_path: Path) -
 
 
 def test_weights_of_another_rank_are_refused(model: BaseModel, tmp_path: Path) -> None:
-    with_adapter(model, rank=4).save(tmp_path)
-    other = with_adapter(model, rank=8)
+    with_adapter(model).save(tmp_path)
+    other = with_adapter(model, lora_rank=8)
     before = [parameter.detach().clone() for parameter in other.parameters]
     with pytest.raises(ValueError, match="does not fit this model and lora_rank: 0 of its"):
-        other.load(tmp_path)
+        other.load(tmp_path / WEIGHTS_NAME)
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters, strict=True))
 
 
@@ -103,11 +106,11 @@ def stock_pipeline(model: BaseModel):
 
 
 def test_stock_loader_keeps_alpha_and_leaves_dropout_behind(model: BaseModel, tmp_path: Path) -> None:
-    adapter = with_adapter(model, dropout=0.5)
+    adapter = with_adapter(model, lora_dropout=0.5)
     adapter.save(tmp_path)
     adapter.denoiser.eval()
     pipeline = stock_pipeline(model)
-    load_into_pipeline(pipeline, tmp_path)
+    load_into_pipeline(pipeline, model.family, tmp_path)
     (loaded,) = pipeline.unet.peft_config.values()
     assert (loaded.r, loaded.lora_alpha) == (4, 3.0)
     torch.testing.assert_close(predict(model, pipeline.unet), predict(model, adapter.denoiser))
@@ -131,4 +134,4 @@ def test_adapter_of_another_model_is_refused(model: BaseModel, tmp_path: Path) -
     save_file(renamed, wrong_names / WEIGHTS_NAME)
     for folder in (wrong_shapes, wrong_names):
         with pytest.raises(ValueError, match=r"does not fit the model\. Give the model that it was"):
-            load_into_pipeline(stock_pipeline(model), folder)
+            load_into_pipeline(stock_pipeline(model), model.family, folder)

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_runs import INSTANCE_PROMPT, QUICK, SETTINGS, events_of, train_here, write_run_folder
+from tiny_runs import (
+    INSTANCE_PROMPT,
+    QUICK,
+    SETTINGS,
+    assert_refused,
+    events_of,
+    train_here,
+    write_run_folder,
+)
 
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.models.generate import generate
+from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.training.proof import grey_levels_apart
 
 SEED = 42  # of the run's validation
@@ -74,6 +83,26 @@ def test_moving_average_draws_other_images(
     result = shell("generate", "--adapter", run_dir / "adapter-ema", "--ema", *options[3:])
     assert result.status != 0
     assert "--ema belongs to --run" in result.errors
+
+
+@pytest.mark.parametrize(
+    ("ema", "options", "sentence"),
+    [
+        (False, [], "has ended without a proven adapter. Draw with a checkpoint. Its checkpoints are: 2, 4."),
+        (True, ["--ema"], "has ended without a proven moving average. Draw with a checkpoint. "
+                          "Its checkpoints are: 4."),
+    ],
+)  # fmt: skip
+def test_run_that_ended_without_a_proof_offers_its_checkpoints(
+    shell: Callable, tiny_model: Path, photos: Path, tmp_path: Path, ema: bool, options: list, sentence: str
+) -> None:
+    run_dir = tmp_path / "run"
+    write_run_folder(run_dir, tiny_model, photos, **QUICK | {"use_ema": True, "max_train_steps": 4})
+    for folder in ("step-000002", "step-000004", "step-000004/ema"):
+        (run_dir / "checkpoints" / folder).mkdir(parents=True)
+        (run_dir / "checkpoints" / folder / WEIGHTS_NAME).touch()
+    result = shell("generate", "--run", run_dir, *options, "--prompt", "x", "--out", tmp_path / "out")
+    assert_refused(result, sentence)
 
 
 def test_images_go_into_the_job_and_are_announced(finished_run: Path) -> None:

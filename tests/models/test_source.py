@@ -1,5 +1,6 @@
 """Where a model is: the embedded one, a folder, the Hub; and what tells one from another."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -88,3 +89,15 @@ def test_fingerprint_follows_names_sizes_and_both_ends(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) == before
     path.rename(tmp_path / "other.safetensors")
     assert fingerprint(tmp_path) != before
+
+
+def test_fingerprint_follows_the_config_but_for_diffusers_own_notes(tmp_path: Path) -> None:
+    config, seen = tmp_path / "config.json", []
+    for content in (
+        {"_class_name": "AutoencoderKL", "_name_or_path": "../vae", "scaling_factor": 0.13},
+        {"scaling_factor": 0.13, "_diffusers_version": "0.19.0"},
+        {"scaling_factor": 0.18},
+    ):
+        config.write_text(json.dumps(content))
+        seen.append(fingerprint(tmp_path))
+    assert seen[0] == seen[1] != seen[2]

@@ -72,6 +72,7 @@ def keys_of(findings: list[Finding]) -> list[str | None]:
         {"optimizer": "adamw", "adam_epsilon": 1e-8, "adam_beta1": 0.8, "adam_beta2": 0.95},
         {"optimizer": "adamw", "adam_epsilon": 1e-7, "adam_weight_decay": 0.0},
         {"optimizer": "bnb-adamw8bit"},
+        {"base_model_precision": "nf4-bnb", "text_encoder_1_precision": "int8-quanto", "quantize_via": "cpu"},
         {"optimizer": "lion", "adam_beta2": 0.99, "adam_epsilon": 1e-8, "adam_weight_decay": 0.02},
         {"optimizer": "adafactor", "adam_epsilon": 1e-8, "adam_weight_decay": 0.0},
         {"lr_scheduler": "cosine", "max_train_steps": 123},

@@ -93,10 +93,6 @@ def test_masked_example_and_quantisation(tmp_path: Path) -> None:
         ("trap", "masked_loss_normalization"),
         ("differs", "grad_clip_method"),
         ("differs", "validation_prompt"),
-        ("ignored", "text_encoder_1_precision"),
-        ("ignored", "text_encoder_2_precision"),
-        ("ignored", "text_encoder_3_precision"),
-        ("ignored", "base_model_precision"),
         *ABSENT,
         ("differs", "validation_preview"),
         ("trap", "dreambooth-data.maximum_image_size"),
@@ -109,11 +105,8 @@ def test_masked_example_and_quantisation(tmp_path: Path) -> None:
     assert str(photo.cache_dir_vae) == "/training/cache/vae/sdxl/dreambooth-data"
     assert (mask.dataset_type, mask.conditioning_type) == ("conditioning", "mask")
     assert (cache.dataset_type, cache.default) == ("text_embeds", True)
-    assert about(pair.findings, "base_model_precision") == (
-        "ignored",
-        '"int8-quanto" is left out. Not supported yet: weights stay in full precision, which needs more '
-        "memory.",
-    )
+    config = pair.config
+    assert (config.base_model_precision, config.text_encoder_1_precision) == ("int8-quanto", "no_change")
 
 
 def test_regularised_example_and_rollout(tmp_path: Path) -> None:
@@ -152,10 +145,8 @@ def test_previews_and_the_aesthetic_score_with_its_dashes(tmp_path: Path) -> Non
     config = json.dumps({"validation_preview_steps": 5, "validation_preview": True})[:-1]
     config += f", {guide_examples.AESTHETIC_SCORE}}}"  # it ends with a comma
     pair = imported(tmp_path, config, [subject()])
-    assert about(pair.findings, "data_aesthetic_score") == (
-        "ignored",
-        "5.6 is left out. It belongs to the SDXL refiner, which is not supported yet.",
-    )
+    assert pair.config.data_aesthetic_score == 5.6
+    assert "data_aesthetic_score" not in [finding.key for finding in pair.findings]
     assert about(pair.findings, "validation_preview_steps") == (
         "trap",
         "SimpleTuner also sends the first step; here every 5th is sent alone.",
@@ -195,14 +186,23 @@ def test_cut_off_json_names_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="no text in UTF-8"):
         import_simpletuner(tmp_path / "config.json", tmp_path / "multidatabackend.json")
-    with pytest.raises(ValueError, match="cannot be read: No such file"):
+    with pytest.raises(ValueError, match=r"There is no file .*nowhere\.json"):
         import_simpletuner(tmp_path / "nowhere.json", tmp_path / "multidatabackend.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"config\.json nests lists and objects more than 50 deep"):
+        import_simpletuner(tmp_path / "config.json", tmp_path / "multidatabackend.json")
 
 
 @pytest.mark.parametrize(
     ("config", "datasets", "words"),
     [
         ([1], [], "config.json: a JSON object with settings is expected, got [1]."),
+        (
+            [subject()],
+            PLAIN,
+            "config.json is a list of datasets and multidatabackend.json holds the settings: the two are "
+            "swapped. Name the settings first, the datasets second.",
+        ),
         (PLAIN, {}, "multidatabackend.json must hold a list of datasets, got {}. Put [ ] around it."),
         (PLAIN, ["x"], 'multidatabackend.json: a JSON object with settings is expected, got "x".'),
         (PLAIN, [], "no dataset shows the subject"),
@@ -276,8 +276,8 @@ def test_absent_keys_take_simpletuners_defaults_unless_unfit(tmp_path: Path) -> 
         ({"train_text_encoder": True}, "train_text_encoder", "ignored", "text encoders stay as they are"),
         ({"learning_rate": "fast"}, "learning_rate", "error", 'a number, got "fast". It is left out.'),
         ({"scheduled_sampling_sampler": "rk4"}, "scheduled_sampling_sampler", "error", "It is left out."),
-        ({"model_type": "full"}, "model_type", "error", "'lora' is trained in its place"),
-        ({"lora_type": "lycoris"}, "lora_type", "error", "'standard' is trained in its place"),
+        ({"model_type": "full"}, "learning_rate", "differs", "for a full model, is written"),
+        ({"lora_type": "lycoris"}, "lycoris_config", "error", "there is no file config/lycoris_config.json"),
         ({"max_train_steps": 9}, "max_train_steps", "trap", "refuses it unless num_train_epochs is 0"),
         ({"seed": 0}, "seed", "trap", "takes 0 for a new seed in each run"),
         ({"gradient_checkpointing": False}, "gradient_checkpointing", "trap", "drops a false"),
@@ -288,6 +288,8 @@ def test_absent_keys_take_simpletuners_defaults_unless_unfit(tmp_path: Path) -> 
         ({"optimizer": "adamw8bit"}, "optimizer", "trap", "refuses 'adamw8bit' by now"),
         ({"optimizer": "lion"}, "optimizer", "trap", "has no 'lion'"),
         ({"use_dora": True, "base_model_precision": "int8-quanto"}, "use_dora", "trap", "switches it off"),
+        ({"base_model_precision": "fp8uz-quanto"}, "base_model_precision", "error", "It is left out."),
+        ({"quantize_via": "pipeline"}, "quantize_via", "differs", "on the GPU, layer by layer"),
         ({"validation_resolution": "1.0"}, "validation_resolution", "differs", "'1024' is written"),
         ({"validation_resolution": "512,768"}, "validation_resolution", "differs", "the first size is drawn"),
         ({"model_flavour": "1.5"}, "model_flavour", "ignored", "model_name_or_path names the model"),
@@ -442,6 +444,7 @@ def test_files_that_the_config_names_are_found_beside_it(tmp_path: Path) -> None
     (tmp_path / "lycoris.json").write_text('{"algo": "lokr", "multiplier": 1.0, "linear_alpha": 0.5}')
     config, findings = settings(tmp_path, user_prompt_library="prompts.json", lycoris_config="lycoris.json")
     assert config.validation_prompts == ["a dog at a beach", "a dog in snow"]
+    assert (config.lycoris_config.algo, config.lycoris_config.linear_alpha) == ("lokr", 0.5)
     assert ("trap", "lycoris_config") in summary(findings)
     _, findings = settings(tmp_path, user_prompt_library="nowhere.json")
     assert about(findings, "user_prompt_library")[0] == "ignored"

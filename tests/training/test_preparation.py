@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import CLASS_PROMPT, INSTANCE_PROMPT, cropped_dataset, masked_datasets, tiny_config
+from PIL import Image
+from tiny_runs import (
+    CLASS_PROMPT,
+    INSTANCE_PROMPT,
+    cropped_dataset,
+    draw_photos,
+    masked_datasets,
+    tiny_config,
+)
 
 from dreamspace.config import DatasetConfig
 from dreamspace.data.cache import pixels_of
@@ -109,6 +117,20 @@ def test_refused_photo_is_a_warning(model: BaseModel, photos: Path, tmp_path: Pa
     assert warning.startswith("Left out broken.jpg: ")
 
 
+def test_pictures_that_are_not_read_are_warnings_once_a_folder(model: BaseModel, tmp_path: Path) -> None:
+    photos, masks = masked_datasets(tmp_path)
+    inside = tmp_path / "photos" / "masks"
+    (tmp_path / "masks").rename(inside)
+    masks = masks.model_copy(update={"instance_data_dir": inside})
+    draw_photos(tmp_path / "photos" / "more", 1)
+    (tmp_path / "photos" / "drawing.svg").touch()
+    small = photos.model_copy(update={"id": "small", "resolution": 32})
+    read(model, [photos, small, masks], tmp_path)
+    of_kind, of_folders = warnings(tmp_path)
+    assert of_kind.startswith("Not read, because of their kind: drawing.svg in")
+    assert of_folders.endswith("are not read: more/. Move them up."), "masks are read where they lie"
+
+
 def test_repeats_and_class_images_make_the_mixture(
     model: BaseModel, photos: Path, class_photos: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +180,28 @@ def test_masks_lie_at_the_cells_of_the_latents(model: BaseModel, tmp_path: Path)
     assert [round(mask.mean().item(), 2) for mask in masks] == [0.5, 0.25, 0.0, 0.5]
     (warning,) = warnings(tmp_path)
     assert "nothing is left of the mask of 02.png, so nothing is learned from this photo" in warning
+
+
+def test_black_mask_is_one_warning(model: BaseModel, tmp_path: Path) -> None:
+    photos, masks = masked_datasets(tmp_path)
+    Image.new("L", (80, 64)).save(tmp_path / "masks" / "02.png")
+    subject = photos.model_copy(update={"crop_style": "subject"})
+    read(model, [subject, masks], tmp_path)
+    assert len([warning for warning in warnings(tmp_path) if "02.png" in warning]) == 1
+
+
+@pytest.mark.parametrize("kind", ["mask", "segmentation"])
+def test_masks_that_are_all_black_are_refused_whatever_class_images_have(
+    model: BaseModel, class_photos: Path, tmp_path: Path, kind: str
+) -> None:
+    corner = (0, 0, 4, 64)  # the crop loses it
+    datasets = [
+        *masked_datasets(tmp_path, kind, boxes=dict.fromkeys(range(4), corner)),
+        prior(class_photos),
+    ]
+    with pytest.raises(ValueError, match=r"The masks of all photos of the subject, in .*masks, are black"):
+        read(model, datasets, tmp_path)
+    assert warnings(tmp_path) == []
 
 
 def test_missing_mask_is_named(model: BaseModel, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from tiny_runs import (
 )
 
 from dreamspace.jobs.control import request
-from dreamspace.models.adapters import Adapter
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.jobs.job import Job
+from dreamspace.jobs.new_run import extend_run
+from dreamspace.models.lora import Lora
+from dreamspace.run_folder import WEIGHTS_NAME, weights_file
 from dreamspace.training import ranks as ranks_module
 from dreamspace.training import run as run_module
 from dreamspace.training import saving
@@ -36,6 +38,7 @@ from dreamspace.training.proof import grey_levels_apart
 from dreamspace.training.ranks import consume_requests
 
 QUICK = tiny_runs.QUICK | {"max_train_steps": 4, "checkpoint_step_interval": 2}
+RUNAWAY = {"learning_rate": 10, "adam_weight_decay": 1e30}
 
 
 @pytest.fixture
@@ -71,31 +74,40 @@ def test_adapter_that_changes_nothing_is_not_done(tiny_model: Path, photos: Path
     assert not (tmp_path / "adapter").exists()
 
 
+def test_prodigy_that_changes_nothing_is_not_told_to_raise_the_learning_rate(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = QUICK | {"optimizer": "prodigy", "learning_rate": 1}
+    write_run_folder(tmp_path, tiny_model, photos, **settings)
+    with pytest.raises(ValueError, match=r"which is nothing\. Train longer than 4 steps\.$"):
+        train_here(tmp_path)
+
+
 def test_adapter_whose_weights_ran_away_is_not_done(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"learning_rate": 1e30})
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | RUNAWAY)
     with pytest.raises(ValueError, match=r"draws an empty image .* Lower learning_rate"):
         train_here(tmp_path)
     assert not (tmp_path / "adapter").exists()
 
 
 def test_adapter_that_loads_as_another_is_our_fault(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = Adapter.save
+    save = Lora.save
 
-    def save_another(adapter: Adapter, folder: Path) -> None:
+    def save_another(adapter: Lora, folder: Path) -> None:
         save(adapter, folder)
         if folder.name == ".adapter.new":
             weights = load_file(folder / WEIGHTS_NAME)
             metadata = {"format": "pt"}  # without alpha, it loads with alpha = rank
             save_file(weights, folder / WEIGHTS_NAME, metadata)
 
-    monkeypatch.setattr(Adapter, "save", save_another)
+    monkeypatch.setattr(Lora, "save", save_another)
     with pytest.raises(RuntimeError, match="grey levels away from the trained one's"):
         train_here(run_dir)
     assert not (run_dir / "adapter").exists()
 
 
 def test_losses_that_turn_bad_end_the_run_with_advice(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    settings = {"learning_rate": 1e30, "max_train_steps": 40, "checkpoint_step_interval": 100}
+    settings = RUNAWAY | {"max_train_steps": 40, "checkpoint_step_interval": 100}
     write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings)
     with pytest.raises(ValueError, match=r"not a finite number for 20 steps .* Lower learning_rate"):
         train_here(tmp_path)
@@ -276,9 +288,14 @@ ROLLOUT = {
         {"optimizer": "bnb-adamw8bit", "lora_rank": 64},
         {"optimizer": "lion", **ROLLOUT},
         {"optimizer": "adafactor", "stratified_timesteps": True, "caption_dropout_probability": 0.5},
-        {"optimizer": "prodigy", "learning_rate": 100.0, "loss_type": "huber"},
+        {"optimizer": "prodigy", "learning_rate": 10.0, "lora_alpha": 3000, "loss_type": "huber"},
+        {"use_dora": True},
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "dropout": 0.1}, **EMA},
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "dylora", "linear_dim": 8}},
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "full"}},
+        {"model_type": "full", "learning_rate": 1e-3, **EMA},
     ],
-    ids=lambda settings: settings["optimizer"],
+    ids=lambda settings: "-".join(str(value) for value in list(settings.values())[:2]),
 )
 def test_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(
     settings: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -307,10 +324,14 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(
     assert losses[0] == losses[1]
     names = ["adapter", "adapter-ema"] if "use_ema" in settings else ["adapter"]
     for name in names:
-        ours, expected = (load_file(run / name / WEIGHTS_NAME) for run in (resumed, whole))
+        ours, expected = (load_file(weights_file(run / name)) for run in (resumed, whole))
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
-    for name in ("optimizer.safetensors", *([f"ema/{WEIGHTS_NAME}"] if "use_ema" in settings else [])):
-        ours, expected = (load_file(run / "checkpoints" / "step-000006" / name) for run in (resumed, whole))
+    last = [run / "checkpoints" / "step-000006" for run in (resumed, whole)]
+    files = [[folder / "optimizer.safetensors" for folder in last]]
+    if "use_ema" in settings:
+        files.append([weights_file(folder / "ema") for folder in last])
+    for pair in files:
+        ours, expected = map(load_file, pair)
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
 
@@ -438,3 +459,53 @@ def test_fp16_without_a_gpu_is_refused(tiny_model: Path, photos: Path, tmp_path:
     write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"mixed_precision": "fp16"})
     with pytest.raises(ValueError, match="'fp16' needs a GPU, and this machine has none"):
         train_here(tmp_path)
+
+
+def test_finished_run_goes_on_to_more_steps_as_if_it_had_been_longer(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    given = QUICK | {"lr_scheduler": "constant"}
+    write_run_folder(whole, tiny_model, photos, **given | {"max_train_steps": 6})
+    write_run_folder(longer, tiny_model, photos, **given | {"max_train_steps": 3})
+    train_here(whole)
+    train_here(longer)
+    submitted(longer)
+    extend_run(longer, 6, restart_schedule=False)
+    assert train_here(longer, resume=True)[-1]["kind"] == "done"
+    ours, expected = (load_file(run / "adapter" / WEIGHTS_NAME) for run in (longer, whole))
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def test_continued_run_may_begin_its_schedule_anew(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    settings = QUICK | {"lr_scheduler": "linear", "learning_rate": 0.03, "lr_warmup_steps": 0}
+    settings |= {"max_train_steps": 3}
+    write_run_folder(tmp_path, tiny_model, photos, **settings)
+    train_here(tmp_path)
+    submitted(tmp_path)
+    extend_run(tmp_path, 6, restart_schedule=True)
+    train_here(tmp_path, resume=True)
+    rates = {event["step"]: event["learning_rate"] for event in events_of(tmp_path, "loss")}
+    assert rates == pytest.approx(dict(enumerate([0.03, 0.02, 0.01] * 2, start=1)))
+    with pytest.raises(ValueError, match=r"--steps must be above the 6 steps that the run has, got 6\."):
+        extend_run(tmp_path, 6, restart_schedule=False)
+
+
+def submitted(run_dir: Path) -> None:
+    """Let the folder look as after the job that trained it."""
+    Job("train", {}).write(run_dir)
+
+
+def test_run_begins_with_an_adapter_that_is_given(
+    tiny_model: Path, photos: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    adapter = finished_run / "adapter"
+    settings = QUICK | {"max_train_steps": 1, "learning_rate": 1e-9, "lr_scheduler": "constant"}
+    write_run_folder(tmp_path, tiny_model, photos, **settings, init_lora=str(adapter))
+    train_here(tmp_path)
+    ours, given = (load_file(folder / WEIGHTS_NAME) for folder in (tmp_path / "adapter", adapter))
+    for name, weight in given.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-7)
+    write_run_folder(tmp_path / "other", tiny_model, photos, **settings, init_lora=str(photos))
+    with pytest.raises(ValueError, match=r"There is no adapter in .* Name the folder that holds"):
+        train_here(tmp_path / "other")

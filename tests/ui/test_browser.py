@@ -49,7 +49,7 @@ def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
     expect(page.locator("#wall figure")).to_have_count(4)
     expect(page.locator("#import-report")).to_contain_text("1 file was left out, the others were added.")
     expect(page.locator("#import-report li")).to_have_text(
-        "notes.txt this is not a JPEG, PNG, WebP, TIFF or HEIC image, or it is damaged."
+        "notes.txt this is not a JPEG, PNG, WebP, AVIF, TIFF, HEIC, GIF or BMP image, or it is damaged."
     )
     assert (
         page.locator("#wall img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0

@@ -1,11 +1,16 @@
+import json
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.numpy import load, save_file
 
+from dreamspace.config import RunConfig, save_datasets, subject_datasets
+from dreamspace.jobs.job import Job
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.run_folder import AVERAGED
 from dreamspace.ui.changes import choose_sample
@@ -105,6 +110,27 @@ def test_the_adapter_is_a_download_named_after_its_run(client: TestClient, run_d
     assert f"{run_dir.name}-step-000100.safetensors" in earlier.headers["content-disposition"]
     assert client.get(adapter_url(run_dir, "step-000300")).status_code == 404
     assert client.get(f"/download/{run_dir.name}/..").status_code == 404
+
+
+def test_the_adapter_is_also_a_download_in_kohyas_form(client: TestClient, run_dir: Path) -> None:
+    RunConfig(model_family="sdxl", pretrained_model_name_or_path="owner/name").save(run_dir / "config.json")
+    save_datasets(subject_datasets(run_dir, "a photo of a sks dog", 1024), run_dir / "multidatabackend.json")
+    Job("train", {}).write(run_dir)
+    weights = {
+        f"unet.mid_block.to_q.lora_{part}.weight": np.full((4, 4), number, np.float32)
+        for number, part in enumerate("AB")
+    }
+    settings = {"lora_adapter_metadata": json.dumps({"unet.r": 4, "unet.lora_alpha": 2})}
+    save_file(weights, run_dir / "adapter" / "pytorch_lora_weights.safetensors", settings)
+    answer = client.get(f"{adapter_url(run_dir)}?format=kohya")
+    assert f'filename="{run_dir.name}-kohya.safetensors"' in answer.headers["content-disposition"]
+    layer, found = "lora_unet_mid_block_to_q", load(answer.content)
+    assert {name: weight.max() for name, weight in found.items()} == {
+        f"{layer}.lora_down.weight": 0, f"{layer}.lora_up.weight": 1, f"{layer}.alpha": 2,
+    }  # fmt: skip
+    RunConfig(model_family="flux").save(run_dir / "config.json")
+    assert client.get(f"{adapter_url(run_dir)}?format=kohya").status_code == 404
+    assert client.get(f"{adapter_url(run_dir)}?format=pickle").status_code == 422
 
 
 def test_the_averaged_adapter_is_a_download_of_its_own_where_there_is_one(

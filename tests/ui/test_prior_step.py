@@ -64,15 +64,19 @@ def test_class_images_are_drawn_into_the_folder_that_the_training_reads(
     look: Callable[[], Page], workspace: Workspace, started: list[tuple]
 ) -> None:
     prior_step._draw(look(), FORM)
+    experts = FORM.experts | {"base_model_precision": "int8-quanto"}
     own_prompts = replace(FORM, class_prompts="a dog\n\n  two   dogs \n", num_class_images=10)
+    own_prompts = replace(own_prompts, experts=experts)
     prior_step._draw(look(), own_prompts)
     folders = [
         prior_folder(workspace, "mini", "dog"),
         prior_folder(workspace, "mini", "dog", ["a dog", "two dogs"]),
     ]
+    same = {"model": "mini", "seed": 0}
+    plain, own = {"precision": "no_change"}, {"precision": "int8-quanto"}
     assert [arguments for _, _, _, arguments in started] == [
-        {"model": "mini", "prompts": ["a photo of a dog"], "count": 24, "seed": 0, "out": str(folders[0])},
-        {"model": "mini", "prompts": ["a dog", "two dogs"], "count": 10, "seed": 0, "out": str(folders[1])},
+        same | plain | {"prompts": ["a photo of a dog"], "count": 24, "out": str(folders[0])},
+        same | own | {"prompts": ["a dog", "two dogs"], "count": 10, "out": str(folders[1])},
     ]
     assert folders[0] != folders[1]
 

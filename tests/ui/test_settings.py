@@ -31,6 +31,7 @@ from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
 from dreamspace.ui.page import Page, View
 from dreamspace.ui.settings_form import (
     ELSEWHERE,
+    SHELL_ONLY,
     build_field,
     changed_config,
     choices_of,
@@ -58,7 +59,7 @@ def biscuit(workspace: Workspace) -> Subject:
 
 def test_every_setting_is_asked_for_once_with_its_own_sentence() -> None:
     without_a_choice = [n for n, field in RunConfig.model_fields.items() if len(choices_of(field)) == 1]
-    assert sorted([*EXPERTS, *ELSEWHERE, *without_a_choice]) == sorted(RunConfig.model_fields)
+    assert sorted([*EXPERTS, *ELSEWHERE, *SHELL_ONLY, *without_a_choice]) == sorted(RunConfig.model_fields)
     with gr.Blocks():
         for name in EXPERTS:
             component = build_field(name, MINI)

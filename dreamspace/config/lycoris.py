@@ -1,0 +1,89 @@
+"""The settings of a LyCORIS adapter: the object of `lycoris_config`, under LyCORIS' own names."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+LycorisAlgo = Literal[
+    "lora", "locon", "loha", "lokr", "ia3", "dylora", "glora", "full", "diag-oft", "boft", "tlora"
+]
+
+BYPASSING_ALGOS = frozenset({"lora", "locon", "loha", "lokr", "glora"})
+"""Those that add to what a layer gives, without reading its weights."""
+
+MODULE_KEYS = frozenset(
+    {
+        *("algo", "dim", "alpha", "factor", "block_size", "use_tucker", "use_scalar"),
+        *("full_matrix", "decompose_both", "rank_dropout", "module_dropout", "dropout"),
+        *("constraint", "rescaled", "weight_decompose", "wd_on_out", "bypass_mode"),
+    }
+)
+"""What `module_algo_map` and `name_algo_map` may say of a module."""
+
+
+class LycorisPreset(BaseModel):
+    """Which modules are adapted, and which of them otherwise than the rest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_module: list[str] | None = Field(
+        None, description="Classes whose layers are adapted; null takes what the family's LoRA adapts."
+    )
+    target_name: list[str] | None = Field(
+        None, description="Names of layers that are adapted, with * in them."
+    )
+    module_algo_map: dict[str, dict[str, Any]] = Field(
+        {}, description="By class: an algorithm and settings of its own."
+    )
+    name_algo_map: dict[str, dict[str, Any]] = Field(
+        {}, description="By a layer's name: an algorithm and settings of its own."
+    )
+
+    @field_validator("module_algo_map", "name_algo_map")
+    @classmethod
+    def _check_keys(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, settings in value.items():
+            unknown = settings.keys() - MODULE_KEYS
+            if unknown:
+                raise ValueError(f"has no key '{min(unknown)}' for '{name}'. Remove it.")
+        return value
+
+
+class LycorisConfig(BaseModel):
+    """What LyCORIS builds. Numbers stay what they are: a multiplier of 0.5 is not cut to 0."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algo: LycorisAlgo = Field("lokr", description="The algorithm.")
+    multiplier: float = Field(1.0, gt=0, description="Scales the whole adapter, in training too.")
+    linear_dim: int = Field(16, ge=1, description="The rank; above 10000 lokr takes full matrices.")
+    linear_alpha: float = Field(16.0, gt=0, description="The adapter is scaled by alpha / rank.")
+    conv_dim: int | None = Field(None, ge=1, description="The rank of convolutions; null takes linear_dim.")
+    conv_alpha: float | None = Field(None, gt=0, description="Their alpha; null takes linear_alpha.")
+    factor: int = Field(-1, description="lokr's factor; -1 finds one near the square root.")
+    full_matrix: bool = Field(False, description="lokr with full matrices, which have no rank.")
+    decompose_both: bool = Field(False, description="lokr with both of its matrices decomposed.")
+    use_tucker: bool = Field(False, description="Tucker decomposition of convolutions.")
+    use_scalar: bool = Field(False, description="A trained scalar, so that no matrix starts at zero.")
+    dora_wd: bool = Field(False, description="Weight decomposition as in DoRA.")
+    wd_on_output: bool = Field(True, description="Decompose along a layer's outputs.")
+    block_size: int = Field(4, ge=1, description="dylora's ranks in a block; a divisor of linear_dim.")
+    constraint: float = Field(0.0, ge=0, description="The bound of an orthogonal algorithm; 0 is none.")
+    rescaled: bool = Field(False, description="A trained rescaling for orthogonal algorithms.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="The share of inputs that is dropped.")
+    rank_dropout: float = Field(0.0, ge=0, lt=1, description="The share of ranks that is dropped.")
+    module_dropout: float = Field(0.0, ge=0, lt=1, description="The share of layers that is dropped.")
+    apply_preset: LycorisPreset = Field(LycorisPreset(), description="Which modules are adapted.")
+
+    @property
+    def trains_past_weights(self) -> bool:
+        """Whether every layer's adapter works without reading the base model's weights.
+
+        It is then the same adapter on quantised weights as on whole ones; boft and ia3, which could be put
+        behind a layer too, would there act on its bias as well.
+        """
+        maps = (self.apply_preset.module_algo_map, self.apply_preset.name_algo_map)
+        modules = [settings for by_name in maps for settings in by_name.values()]
+        algos = {self.algo, *(settings.get("algo", self.algo) for settings in modules)}
+        decomposes = self.dora_wd or any(settings.get("weight_decompose") for settings in modules)
+        return algos <= BYPASSING_ALGOS and not decomposes

@@ -1,0 +1,37 @@
+"""A run that was refused before it learned anything: how it is told, and how its folder is cleared."""
+
+import shutil
+from pathlib import Path
+
+from dreamspace.jobs.events import EVENTS_FILE
+from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, is_live
+from dreamspace.jobs.log import LOG_FILE
+from dreamspace.jobs.workspace import job_status
+from dreamspace.run_folder import adapter_folder
+
+_FOLDERS = ("checkpoints", "control", "previews", "validation")
+
+# The job last: as long as it is there, a clearing that was cut short is taken up again.
+_FILES = (EVENTS_FILE, LOG_FILE, PROCESS_FILE, ENDED_FILE, JOB_FILE)
+
+
+def is_untrained(run_dir: Path) -> bool:
+    """Whether a job of this run has ended and left no checkpoint and no adapter.
+
+    A folder that no job was ever submitted in is someone's own, whatever it holds.
+
+    Raises:
+        ValueError: if its `job.json` is broken.
+    """
+    if not (run_dir / JOB_FILE).exists() or is_live(run_dir) or not job_status(run_dir).is_final:
+        return False
+    adapters = [adapter_folder(run_dir), adapter_folder(run_dir, ema=True)]
+    return not any(folder.exists() for folder in (*adapters, *run_dir.glob("checkpoints/step-*")))
+
+
+def clear_attempt(run_dir: Path) -> None:
+    """Remove what the job of an untrained run left, so that the next one begins with nothing of it."""
+    for folder in [*(run_dir / name for name in _FOLDERS), *run_dir.glob(".adapter*")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in _FILES:
+        (run_dir / name).unlink(missing_ok=True)

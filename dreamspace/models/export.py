@@ -1,0 +1,89 @@
+"""The `export` job: what was trained, in the formats that others read."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from dreamspace.config import RunConfig, read_datasets, subject_prompt
+from dreamspace.config.exports import check_format
+from dreamspace.files import replace_file
+from dreamspace.hub.kohya import kohya_file
+from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.workspace import cache_of
+from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.lycoris import is_lycoris, merge_lycoris
+from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, weights_file
+
+
+def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
+    """Write what a run trained in a format.
+
+    Args:
+        arguments: `run_dir`; `checkpoint` (a step, or null for the final weights) and `ema`; `format`, an
+            `ExportFormat`; `out`, a file, or a folder for `merged`.
+
+    Raises:
+        ValueError: if there is nothing to export, it has no such form, or the disk cannot hold it.
+    """
+    run_dir, out = Path(arguments["run_dir"]), Path(arguments["out"])
+    config = RunConfig.load(run_dir / "config.json")
+    source = adapter_folder(run_dir, arguments.get("checkpoint"), bool(arguments.get("ema")))
+    file = weights_file(source)
+    if file is None:
+        raise ValueError(f"There is nothing to export in {source}. Train the run to its end first.")
+    check_format(arguments["format"], config)
+    model = open_model(config, cache_of(job_dir))
+    if arguments["format"] == "merged":
+        events.write("stage", name="saving", message="Merging into the base model.")
+        merge(model, source, out)
+    else:
+        _check_disk(out, file.stat().st_size)
+        if arguments["format"] == "kohya":
+            prompt = subject_prompt(config, read_datasets(run_dir / "multidatabackend.json"))
+            with replace_file(out) as temporary:
+                temporary.write_bytes(kohya_file(file, config, prompt))
+        else:
+            with replace_file(out) as temporary:
+                shutil.copyfile(file, temporary)
+    events.write("done", path=out)
+
+
+def merge(model: BaseModel, source: Path, out: Path) -> None:
+    """Write the whole base model with what was trained in it, as a folder for stock pipelines.
+
+    Raises:
+        ValueError: if `out` holds something, or the disk cannot hold the model.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty. Name another folder.")
+    _check_disk(out, sum(path.stat().st_size for path in model.folder.rglob("*.safetensors")))
+    pipeline = model.whole_pipeline()
+    load_into_pipeline(pipeline, model.family, source)
+    denoiser = getattr(pipeline, model.family.denoiser_part)
+    if not (source / WEIGHTS_NAME).is_file():
+        pass
+    elif is_lycoris(load_file(source / WEIGHTS_NAME)):
+        merge_lycoris(denoiser)
+    else:
+        pipeline.fuse_lora(components=[model.family.denoiser_part])
+        pipeline.unload_lora_weights()
+    temporary = out.with_name(f".{out.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipeline.save_pretrained(temporary)
+    if out.exists():
+        out.rmdir()
+    temporary.replace(out)
+
+
+def _check_disk(out: Path, needed_bytes: int) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    if free < needed_bytes * 1.05:
+        raise ValueError(
+            f"The disk of {out.parent} has {free / 1e6:.0f} MB free and the export needs "
+            f"{needed_bytes * 1.05 / 1e6:.0f} MB. Free some space, or choose another disk by --out."
+        )

@@ -1,0 +1,218 @@
+"""LyCORIS' adapters, and the base model that is still there beneath."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lycoris import LycorisNetwork, create_lycoris_from_weights
+from lycoris.logging import logger
+from lycoris.modules.dylora import DyLoraModule
+from lycoris.modules.ia3 import IA3Module
+from lycoris.modules.loha import LohaModule
+from lycoris.modules.lokr import LokrModule
+from lycoris.wrapper import network_module_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dreamspace.config import RunConfig
+from dreamspace.config.lycoris import LycorisConfig, LycorisPreset
+from dreamspace.models.family import Family
+from dreamspace.models.parameters import ParameterGroup, trained_parameters
+from dreamspace.run_folder import WEIGHTS_NAME
+
+PREFIX = "lycoris_"
+"""Begins the name of every weight in a LyCORIS file."""
+
+logger.setLevel(logging.WARNING)
+
+
+class Lycoris:
+    """An adapter as LyCORIS (arXiv:2309.14859) builds it from `lycoris_config`.
+
+    Its network is a part of the denoiser, so that it follows it to training mode and into several processes.
+    """
+
+    is_saved_exactly = False  # some algorithms write sums and differences of what they train
+
+    def __init__(self, denoiser: nn.Module, family: Family, config: RunConfig) -> None:
+        self.denoiser, self.settings = denoiser, config.lycoris_config or LycorisConfig()
+        torch.manual_seed(config.seed)
+        self.network = _network(denoiser, family, self.settings)
+        if not self.network.loras:
+            raise ValueError(
+                f"lycoris_config adapts no layer of this {family.name} model. Change target_module or "
+                "target_name in its apply_preset, or leave apply_preset out."
+            )
+        self.network.apply_to()
+        denoiser.add_module("lycoris", self.network)
+        self.network.requires_grad_(True)
+        self.network.to(next(denoiser.parameters()).device)
+        self.parameters = trained_parameters(self.network)
+        self.parameter_groups = [ParameterGroup("denoiser", self.parameters)]
+
+    @contextmanager
+    def off(self) -> Iterator[nn.Module]:
+        """The denoiser without its adapter, for the base model's own predictions."""
+        with self._multiplied(0.0) if self.settings.algo == "full" else self._taken_off():
+            yield self.denoiser
+
+    @contextmanager
+    def _taken_off(self) -> Iterator[None]:
+        for layer in self.network.loras:
+            layer.restore()
+        try:
+            yield
+        finally:
+            for layer in self.network.loras:
+                layer.apply_to()
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """The adapter times `strength`."""
+        with self._multiplied(self.settings.multiplier * strength):
+            yield
+
+    @contextmanager
+    def _multiplied(self, multiplier: float) -> Iterator[None]:
+        self.network.set_multiplier(multiplier)
+        try:
+            yield
+        finally:
+            self.network.set_multiplier(self.settings.multiplier)
+
+    def save(self, folder: Path) -> None:
+        """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads."""
+        self.network.save_weights(str(folder / WEIGHTS_NAME), None, {"format": "pt"})
+
+    def load(self, file: Path) -> None:
+        """Begin with the weights that `save` wrote, on a new adapter.
+
+        Raises:
+            ValueError: if the file does not fit this adapter, or LyCORIS cannot take its algorithm up again.
+        """
+        if self.settings.algo == "dylora":
+            raise ValueError("LyCORIS cannot take up a dylora adapter again. Choose another algo.")
+        stored, own = load_file(file), self.network.state_dict()
+        num_fitting = sum(name in stored and stored[name].shape == own[name].shape for name in own)
+        if not num_fitting == len(own) == len(stored):
+            raise ValueError(
+                f"The adapter in {file.parent.name} does not fit this model and lycoris_config: "
+                f"{num_fitting} of its {len(stored)} weights fit, {len(own)} are needed. Start a new run "
+                "instead."
+            )
+        # tlora keeps what it started from beside what it trains, and writes only the latter.
+        self.network.load_state_dict(stored, strict=self.settings.algo != "tlora")
+
+
+def is_lycoris(weights: dict[str, Any]) -> bool:
+    """Whether the weights of a file are those of a LyCORIS adapter."""
+    return all(name.startswith(PREFIX) for name in weights)
+
+
+def load_lycoris(denoiser: nn.Module, weights: dict[str, Any]) -> None:
+    """Put a LyCORIS adapter of a file on a denoiser, as its documentation does.
+
+    Raises:
+        ValueError: if it fits no layer.
+    """
+    IA3Module.make_module_from_state_dict = classmethod(_ia3)
+    network, _ = create_lycoris_from_weights(1.0, "", denoiser, weights_sd=weights)
+    names = {name.partition(".")[0] for name in weights}
+    if len(network.loras) != len(names):
+        raise ValueError(f"{len(network.loras)} of {len(names)} layers fit")
+    network.apply_to()
+    denoiser.add_module("lycoris", network)
+    network.to(next(denoiser.parameters()).device).eval()
+
+
+def merge_lycoris(denoiser: nn.Module) -> None:
+    """Add the adapter that `load_lycoris` put on a denoiser to its weights, and take it off."""
+    for layer in denoiser.lycoris.loras:
+        layer.restore()
+        # LyCORIS 4.1.3 scales what it merges of these two twice.
+        layer.merge_to(1 / layer.scale if isinstance(layer, LohaModule | LokrModule) else 1.0)
+    del denoiser.lycoris
+
+
+def _ia3(kind: type[IA3Module], name: str, layer: nn.Module, weight: Tensor, on_input: Tensor) -> IA3Module:
+    """LyCORIS 4.1.3 hands these values to a function that takes one less, and forgets the last."""
+    module = kind(name, layer, train_on_input=bool(on_input))
+    module.weight.data.copy_(weight)
+    return module
+
+
+class _DyLora(DyLoraModule):
+    """LyCORIS' DyLoRA, which draws images with all of its ranks, and whose file has its true scale.
+
+    LyCORIS 4.1.3 draws a rank in evaluation, too, and divides alpha by the blocks it uses while it writes a
+    file for loaders that divide by the rank.
+    """
+
+    def get_random_rank_weight(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The weights of as many blocks as are drawn, or in evaluation of all, and their scale."""
+        if self.training:
+            return super().get_random_rank_weight()
+        return self.get_weight((self.block_count - 1) * self.block_size)
+
+    def custom_state_dict(self) -> dict[str, Tensor]:
+        """What LyCORIS writes of a layer."""
+        return super().custom_state_dict() | {"alpha": self.alpha * self.block_size}
+
+
+network_module_dict["dylora"] = _DyLora
+
+
+def _network(denoiser: nn.Module, family: Family, settings: LycorisConfig) -> Any:
+    LycorisNetwork.apply_preset(_preset(settings.apply_preset, family))
+    return LycorisNetwork(
+        denoiser,
+        multiplier=settings.multiplier,
+        lora_dim=settings.linear_dim,
+        alpha=settings.linear_alpha,
+        conv_lora_dim=settings.conv_dim or settings.linear_dim,
+        conv_alpha=settings.conv_alpha or settings.linear_alpha,
+        dropout=settings.dropout,
+        rank_dropout=settings.rank_dropout,
+        module_dropout=settings.module_dropout,
+        use_tucker=settings.use_tucker,
+        use_scalar=settings.use_scalar,
+        network_module=settings.algo,
+        decompose_both=settings.decompose_both,
+        factor=settings.factor,
+        block_size=settings.block_size,
+        constraint=settings.constraint,
+        rescaled=settings.rescaled,
+        weight_decompose=settings.dora_wd,
+        wd_on_out=settings.wd_on_output,
+        full_matrix=settings.full_matrix,
+        # Unless a layer is of another class than torch's own, as all quantised ones are.
+        bypass_mode=None,
+        warn_on_unmatched=False,
+    )
+
+
+def _patterns(family: Family) -> list[str]:
+    """Of the modules with these names, whole or at the end."""
+    return [pattern for name in family.lora_targets for pattern in (name, f"*.{name}")]
+
+
+def _preset(preset: LycorisPreset, family: Family) -> dict[str, Any]:
+    """All that LyCORIS keeps in its class, so that nothing of an earlier adapter stays.
+
+    Without a target it takes what the family's LoRA adapts.
+    """
+    names = preset.target_name or []
+    has_target = preset.target_module or names or preset.module_algo_map or preset.name_algo_map
+    return {
+        "enable_conv": True,
+        "target_module": preset.target_module or [],
+        "target_name": names if has_target else _patterns(family),
+        "module_algo_map": preset.module_algo_map,
+        "name_algo_map": preset.name_algo_map,
+        "use_fnmatch": True,
+        "exclude_name": [],
+        "lora_prefix": PREFIX.rstrip("_"),
+    }

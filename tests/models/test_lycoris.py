@@ -1,0 +1,125 @@
+"""LyCORIS adapters of every algorithm: exact when switched off, and the same again from their file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import tiny_config
+from torch import Tensor
+
+from dreamspace.config.lycoris import LycorisAlgo
+from dreamspace.models.adapters import load_into_pipeline, new_adapter
+from dreamspace.models.base import BaseModel
+from dreamspace.models.lycoris import Lycoris, merge_lycoris
+from dreamspace.run_folder import WEIGHTS_NAME
+
+ALGOS = LycorisAlgo.__args__
+
+
+def new_lycoris(model: BaseModel, strength: float = 0.05, **settings: Any) -> Lycoris:
+    """An adapter that has been trained, as it were."""
+    settings = {"linear_dim": 4, "linear_alpha": 2} | settings
+    adapter = new_adapter(tiny_config(model.folder, lora_type="lycoris", lycoris_config=settings), model)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in adapter.parameters:
+        parameter.data += strength * torch.randn(parameter.shape, generator=generator)
+    adapter.denoiser.eval()
+    return adapter
+
+
+@torch.no_grad()
+def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    conditioning = {"prompt_embeds": torch.randn(2, 48, 16, generator=generator)}
+    return model.family.predict(module, latents, torch.tensor([10, 700]), conditioning)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_switched_off_it_equals_the_base_model_and_on_again_itself(model: BaseModel, algo: str) -> None:
+    adapter = new_lycoris(model, algo=algo)
+    base, trained = predict(model, model.load_denoiser()), predict(model, adapter.denoiser)
+    assert (trained - base).abs().max() > 1e-3
+    with adapter.off() as denoiser:
+        assert torch.equal(predict(model, denoiser), base)
+    assert torch.equal(predict(model, adapter.denoiser), trained)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_new_adapter_changes_nothing_and_trains_nothing_else(model: BaseModel, algo: str) -> None:
+    adapter = new_lycoris(model, strength=0.0, algo=algo)
+    base = predict(model, model.load_denoiser())
+    torch.testing.assert_close(predict(model, adapter.denoiser), base, rtol=1e-4, atol=1e-5)
+    names = {name for name, p in adapter.denoiser.named_parameters() if p.requires_grad}
+    assert names
+    assert all(name.startswith("lycoris.") for name in names)
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_file_gives_the_same_model_by_lycoris_own_loader(model: BaseModel, algo: str, tmp_path: Path) -> None:
+    adapter = new_lycoris(model, algo=algo)
+    adapter.save(tmp_path)
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
+    load_into_pipeline(pipeline, model.family, tmp_path)
+    trained = predict(model, adapter.denoiser)
+    torch.testing.assert_close(predict(model, pipeline.unet), trained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_merged_weights_are_those_that_the_adapter_made(model: BaseModel, algo: str, tmp_path: Path) -> None:
+    adapter = new_lycoris(model, algo=algo, linear_alpha=12)
+    adapter.save(tmp_path)
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
+    load_into_pipeline(pipeline, model.family, tmp_path)
+    merge_lycoris(pipeline.unet)
+    assert pipeline.unet.state_dict().keys() == model.load_denoiser().state_dict().keys()
+    trained = predict(model, adapter.denoiser)
+    torch.testing.assert_close(predict(model, pipeline.unet), trained, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("algo", sorted(set(ALGOS) - {"dylora"}))
+def test_new_adapter_takes_up_a_file(model: BaseModel, algo: str, tmp_path: Path) -> None:
+    adapter = new_lycoris(model, algo=algo)
+    adapter.save(tmp_path)
+    fresh = new_lycoris(model, strength=0.0, algo=algo)
+    fresh.load(tmp_path / WEIGHTS_NAME)
+    for ours, saved in zip(fresh.parameters, adapter.parameters, strict=True):
+        torch.testing.assert_close(ours, saved)
+    trained = predict(model, adapter.denoiser)
+    torch.testing.assert_close(predict(model, fresh.denoiser), trained, rtol=1e-4, atol=1e-5)
+
+
+def test_fractional_multiplier_is_kept_and_strength_scales_it(model: BaseModel) -> None:
+    whole, half = (new_lycoris(model, algo="lokr", multiplier=multiplier) for multiplier in (1.0, 0.5))
+    with whole.at_strength(0.5):
+        halved = predict(model, whole.denoiser)
+    torch.testing.assert_close(predict(model, half.denoiser), halved)
+    assert not torch.allclose(predict(model, whole.denoiser), halved)
+
+
+def test_preset_of_the_guide_chooses_modules_and_algorithms(model: BaseModel) -> None:
+    preset = {
+        "target_module": ["Attention", "FeedForward"],
+        "module_algo_map": {"Attention": {"factor": 4}, "FeedForward": {"algo": "lora", "dim": 2}},
+    }
+    adapter = new_lycoris(model, algo="lokr", apply_preset=preset)
+    kinds = {layer.lora_name: type(layer).__name__ for layer in adapter.network.loras}
+    assert {kind for name, kind in kinds.items() if "attn" in name} == {"LokrModule"}
+    assert {kind for name, kind in kinds.items() if "_ff_" in name} == {"LoConModule"}
+    plain = new_lycoris(model, algo="lokr")  # nothing of the preset before stays in LyCORIS' class
+    targets = tuple(target.replace(".", "_") for target in model.family.lora_targets)
+    assert all(layer.lora_name.endswith(targets) for layer in plain.network.loras)
+    assert {type(layer).__name__ for layer in plain.network.loras} == {"LokrModule"}
+
+
+def test_preset_that_fits_nothing_is_refused(model: BaseModel) -> None:
+    with pytest.raises(ValueError, match=r"adapts no layer of this sd1x model\. Change target_module"):
+        new_lycoris(model, apply_preset={"target_module": ["JointAttention"]})
+
+
+def test_weights_of_another_algorithm_are_refused(model: BaseModel, tmp_path: Path) -> None:
+    new_lycoris(model, algo="loha").save(tmp_path)
+    with pytest.raises(ValueError, match="does not fit this model and lycoris_config: 40 of its 200"):
+        new_lycoris(model, algo="lokr").load(tmp_path / WEIGHTS_NAME)
