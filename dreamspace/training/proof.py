@@ -23,6 +23,9 @@ Stock pipelines round an adapter to the precision of the base model; one that lo
 without some of its layers, is further away.
 """
 
+ROUNDING = {torch.float32: 0.5, torch.float16: 1.0, torch.bfloat16: 2.0}
+"""Grey levels by which an image differs from itself where the same sums are rounded in another order."""
+
 MAX_INFERENCE_STEPS = 10
 """Enough to see a difference by."""
 
@@ -55,7 +58,7 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
     load_into_pipeline(pipeline, model.family, adapter_folder)
     loaded = validator.images(prompts, pipeline=pipeline)[0]
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
-    if error > max(0.5, TOLERANCES[model.dtype] * grey_levels_apart(base, trained)):
+    if error > max(ROUNDING[model.dtype], TOLERANCES[model.dtype] * grey_levels_apart(base, trained)):
         raise RuntimeError(
             f"The saved adapter draws an image {error:.2f} grey levels away from the trained one's, "
             f"and {change:.2f} away from the base model's."
