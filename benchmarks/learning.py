@@ -314,14 +314,15 @@ def write_grid(bench: Bench, rows: list[Row], path: Path) -> None:
     lines = [("held-out photos", [held_out_strip(subject) for subject in subjects])]
     lines.append(("before", [Image.open(bench.home / f"base-{subject}.png") for subject in subjects]))
     for method in dict.fromkeys(row.method for row in rows):
-        folders = [bench.run_dir(method, subject, seed) for subject in subjects]
-        lines.append((method, [Image.open(folder / "figures.png") for folder in folders]))
-    strips = []
+        strips = [bench.run_dir(method, subject, seed) / "figures.png" for subject in subjects]
+        if all(strip.exists() for strip in strips):
+            lines.append((method, [Image.open(strip) for strip in strips]))
+    rows_of_pixels = []
     for name, pictures in lines:
         label = Image.new("RGB", (LABEL_PX, pictures[0].height), "white")
         ImageDraw.Draw(label).text((8, 8), textwrap.fill(name, 20), "black", font_size=16)
-        strips.append(np.concatenate([np.asarray(picture) for picture in (label, *pictures)], axis=1))
-    Image.fromarray(np.concatenate(strips)).save(path)
+        rows_of_pixels.append(np.concatenate([np.asarray(picture) for picture in (label, *pictures)], axis=1))
+    Image.fromarray(np.concatenate(rows_of_pixels)).save(path)
 
 
 def held_out_strip(subject: str) -> Image.Image:
