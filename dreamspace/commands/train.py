@@ -116,7 +116,7 @@ _SHORT_FORM = (
 def run_train(options: argparse.Namespace) -> int:
     """Write the run's folder, or take the one to be resumed, and train it."""
     run_dir = options.run_dir.resolve()
-    if options.from_adapter is not None:
+    if options.from_adapter is not None and not options.resume:
         adapter = json.dumps(str(options.from_adapter.resolve()))
         options.settings = [*(options.settings or []), f"init_lora={adapter}"]
     if options.resume:
@@ -141,7 +141,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _check_resume(options: argparse.Namespace) -> None:
-    given = ("config", "datasets", "settings", *_SHORT_FORM)
+    given = ("config", "datasets", "settings", "from_adapter", *_SHORT_FORM)
     for name in given:
         if getattr(options, name) is not None:
             option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"

@@ -21,7 +21,7 @@ def formats(config: RunConfig) -> list[ExportFormat]:
         return ["diffusers", "merged"]
     if config.lora_type == "lycoris":
         # LyCORIS merges some decomposed weights otherwise than it applies them.
-        is_decomposed = config.lycoris_config is not None and config.lycoris_config.dora_wd
+        is_decomposed = config.lycoris_config is not None and config.lycoris_config.decomposes
         return ["lycoris"] if is_decomposed else ["lycoris", "merged"]
     # kohya's form of a DoRA is not written by diffusers' conversion.
     has_kohya = config.model_family in MODELSPEC_ARCHITECTURES and not config.use_dora

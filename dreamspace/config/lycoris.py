@@ -1,8 +1,8 @@
 """The settings of a LyCORIS adapter: the object of `lycoris_config`, under LyCORIS' own names."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 LycorisAlgo = Literal[
     "lora", "locon", "loha", "lokr", "ia3", "dylora", "glora", "full", "diag-oft", "boft", "tlora"
@@ -46,13 +46,18 @@ class LycorisPreset(BaseModel):
             unknown = settings.keys() - MODULE_KEYS
             if unknown:
                 raise ValueError(f"has no key '{min(unknown)}' for '{name}'. Remove it.")
+            if settings.get("algo", "lokr") not in get_args(LycorisAlgo):
+                raise ValueError(f"knows no algo '{settings['algo']}' for '{name}'. Choose another.")
+            for key, given in settings.items():
+                if key != "algo" and not isinstance(given, int | float):
+                    raise ValueError(f"needs a number or true or false as {key} for '{name}', got '{given}'.")
         return value
 
 
 class LycorisConfig(BaseModel):
     """What LyCORIS builds. Numbers stay what they are: a multiplier of 0.5 is not cut to 0."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     algo: LycorisAlgo = Field("lokr", description="The algorithm.")
     multiplier: float = Field(1.0, gt=0, description="Scales the whole adapter, in training too.")
@@ -75,6 +80,31 @@ class LycorisConfig(BaseModel):
     module_dropout: float = Field(0.0, ge=0, lt=1, description="The share of layers that is dropped.")
     apply_preset: LycorisPreset = Field(LycorisPreset(), description="Which modules are adapted.")
 
+    @model_validator(mode="after")
+    def _check_blocks(self) -> "LycorisConfig":
+        if self.algo == "dylora" and self.linear_dim % self.block_size:
+            raise ValueError(
+                f"needs a linear_dim that block_size {self.block_size} divides for dylora, got "
+                f"{self.linear_dim}. Change one of them."
+            )
+        return self
+
+    @property
+    def _modules(self) -> list[dict[str, Any]]:
+        """What the maps say of classes and layers."""
+        maps = (self.apply_preset.module_algo_map, self.apply_preset.name_algo_map)
+        return [settings for by_name in maps for settings in by_name.values()]
+
+    @property
+    def algos(self) -> set[str]:
+        """All algorithms that adapt some layer."""
+        return {self.algo, *(settings.get("algo", self.algo) for settings in self._modules)}
+
+    @property
+    def decomposes(self) -> bool:
+        """Whether the weights of some layer are decomposed as in DoRA."""
+        return self.dora_wd or any(settings.get("weight_decompose") for settings in self._modules)
+
     @property
     def trains_past_weights(self) -> bool:
         """Whether every layer's adapter works without reading the base model's weights.
@@ -82,8 +112,4 @@ class LycorisConfig(BaseModel):
         It is then the same adapter on quantised weights as on whole ones; boft and ia3, which could be put
         behind a layer too, would there act on its bias as well.
         """
-        maps = (self.apply_preset.module_algo_map, self.apply_preset.name_algo_map)
-        modules = [settings for by_name in maps for settings in by_name.values()]
-        algos = {self.algo, *(settings.get("algo", self.algo) for settings in modules)}
-        decomposes = self.dora_wd or any(settings.get("weight_decompose") for settings in modules)
-        return algos <= BYPASSING_ALGOS and not decomposes
+        return self.algos <= BYPASSING_ALGOS and not self.decomposes

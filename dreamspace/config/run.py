@@ -121,8 +121,13 @@ class RunConfig(
             )
         if self.validation_lycoris_strength != 1 and not is_lycoris:
             raise ValueError("validation_lycoris_strength is for lora_type 'lycoris'. Set it to 1.")
-        algo = self.lycoris_config and self.lycoris_config.algo
-        if is_lycoris and algo == "dylora" and self.gradient_checkpointing:
+        if self.init_lora is not None and self.model_type == "full":
+            raise ValueError(
+                "init_lora begins with an adapter, and model_type 'full' trains none. Set it to null, or "
+                "name the model to begin with by pretrained_model_name_or_path."
+            )
+        algos = self.lycoris_config.algos if self.lycoris_config else set()
+        if is_lycoris and "dylora" in algos and self.gradient_checkpointing:
             raise ValueError(
                 "LyCORIS' dylora draws another rank when gradient_checkpointing computes a layer again. Set "
                 "gradient_checkpointing to false, or choose another algo."

@@ -25,6 +25,7 @@ from dreamspace.data.samples import check_files
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.untrained import clear_attempt, is_untrained
 from dreamspace.jobs.workspace import Workspace, job_status
+from dreamspace.run_folder import WEIGHTS_NAME
 
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
@@ -198,11 +199,28 @@ def _refuse_existing(run_dir: Path) -> None:
         raise ValueError(f"{run_dir} holds a run already. Resume it with --resume, or name another folder.")
 
 
+def _existing_adapter(path: Path) -> Path:
+    """The full path of the file of an adapter, given by it or by its folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    file = path / WEIGHTS_NAME if path.is_dir() else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise ValueError(
+            f"There is no adapter in {path}. Name the folder that holds {WEIGHTS_NAME}, or a .safetensors "
+            "file."
+        )
+    return file.resolve()
+
+
 def _write(
     config: RunConfig, datasets: list[DatasetConfig], run_dir: Path, prior_dir: Path | None = None
 ) -> RunConfig:
     model = absolute_model(config.pretrained_model_name_or_path)
     config = config.model_copy(update={"pretrained_model_name_or_path": model})
+    if config.init_lora is not None:
+        config = config.model_copy(update={"init_lora": str(_existing_adapter(Path(config.init_lora)))})
     for settings in (config, *datasets):
         refuse_tokens(settings.model_dump_json(), f"The settings of {run_dir.name}")
     drawn_later = {d.id for d in datasets if d.is_regularisation_data and config.num_class_images}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from dreamspace.config import RunConfig
@@ -55,24 +54,11 @@ class Adapter(Protocol):
 
 
 def new_adapter(config: RunConfig, model: BaseModel) -> Adapter:
-    """What a run trains, on a freshly loaded denoiser; it changes nothing yet but for `init_lora`."""
+    """What a run trains, on a freshly loaded denoiser; it changes nothing yet."""
     if config.model_type == "full":
         return FullModel(model)
     kind = Lycoris if config.lora_type == "lycoris" else Lora
-    adapter = kind(model.load_denoiser(), model.family, config)
-    if config.init_lora is not None:
-        adapter.load(_adapter_file(Path(config.init_lora)))
-    return adapter
-
-
-def _adapter_file(path: Path) -> Path:
-    file = path / WEIGHTS_NAME if path.is_dir() else path
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise ValueError(
-            f"There is no adapter in {path}. Name the folder that holds {WEIGHTS_NAME}, or a .safetensors "
-            "file."
-        )
-    return file
+    return kind(model.load_denoiser(), model.family, config)
 
 
 def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
@@ -88,13 +74,13 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
     try:
         if not (folder / WEIGHTS_NAME).is_file():
             load_full(denoiser, folder / family.denoiser_part / FULL_WEIGHTS_NAME)
-        elif is_lycoris(weights := load_file(folder / WEIGHTS_NAME)):
-            load_lycoris(denoiser, weights)
+        elif is_lycoris(folder / WEIGHTS_NAME):
+            load_lycoris(denoiser, folder / WEIGHTS_NAME)
         else:
             pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
             if not pipeline.get_active_adapters():  # of names it does not know it takes none, silently
                 raise ValueError(sentence)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError) as error:  # of other shapes, or for other layers
+    except (RuntimeError, ValueError, FileNotFoundError) as error:  # of other shapes, or for other layers
         raise ValueError(sentence) from error

@@ -30,7 +30,8 @@ class BaseModel:
     """A base model by name; its parts are loaded when they are asked for, and not kept.
 
     Attributes:
-        dtype: of the weights of denoiser and text encoders; the VAE that encodes is always fp32.
+        dtype: of the weights of the text encoders; the VAE that encodes is always fp32.
+        denoiser_dtype: of the denoiser's; fp32 where it is trained whole.
         precisions: by part, the level of those that are quantised.
         quantize_via: where they are.
     """
@@ -41,6 +42,7 @@ class BaseModel:
     device: torch.device
     cache: Path
     dtype: torch.dtype = torch.float32
+    denoiser_dtype: torch.dtype = torch.float32
     precisions: dict[str, Precision] = field(default_factory=dict)
     quantize_via: Literal["cpu", "accelerator"] = "accelerator"
 
@@ -80,10 +82,14 @@ class BaseModel:
 
     def load_denoiser(self) -> nn.Module:
         """The denoiser on its device, frozen."""
-        return self._load_part(self.family.denoiser_part, self.dtype)
+        return self._load_part(self.family.denoiser_part, self.denoiser_dtype)
 
     def load_vae(self, dtype: torch.dtype = torch.float32) -> nn.Module | None:
-        """The autoencoder on its device, frozen; None for a model of pixels."""
+        """The autoencoder on its device, frozen; None for a model of pixels.
+
+        Args:
+            dtype: fp32 to encode, `denoiser_dtype` to draw with the denoiser.
+        """
         return None if self.family.vae_part is None else self._load_part(self.family.vae_part, dtype)
 
     def noise_scheduler(self) -> Any:
@@ -203,6 +209,7 @@ def open_model(
         device,
         cache,
         WEIGHT_DTYPES[config.mixed_precision],
+        torch.float32 if config.model_type == "full" else WEIGHT_DTYPES[config.mixed_precision],
         _precisions(config, family, device),
         config.quantize_via,
     )

@@ -80,7 +80,7 @@ def draw_class_images(
         )
     on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
-    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
     tiny_vae = load_tiny_vae(model.folder, model.device) if previews else None
     for start in range(0, len(missing), BATCH_SIZE):
         if should_stop():

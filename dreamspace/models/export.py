@@ -1,10 +1,12 @@
 """The `export` job: what was trained, in the formats that others read."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
+from safetensors import safe_open
 
 from dreamspace.config import RunConfig, read_datasets, subject_prompt
 from dreamspace.config.exports import check_format
@@ -35,10 +37,9 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
     if file is None:
         raise ValueError(f"There is nothing to export in {source}. Train the run to its end first.")
     check_format(arguments["format"], config)
-    model = open_model(config, cache_of(job_dir))
     if arguments["format"] == "merged":
         events.write("stage", name="saving", message="Merging into the base model.")
-        merge(model, source, out)
+        merge(open_model(config, cache_of(job_dir), torch.device("cpu")), source, out)
     else:
         _check_disk(out, file.stat().st_size)
         if arguments["format"] == "kohya":
@@ -57,25 +58,34 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
     Raises:
         ValueError: if `out` holds something, or the disk cannot hold the model.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty. Name another folder.")
-    _check_disk(out, sum(path.stat().st_size for path in model.folder.rglob("*.safetensors")))
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise ValueError(f"{out} is there already. Name another folder.")
+    _check_disk(out, sum(map(_full_size_bytes, model.folder.rglob("*.safetensors"))))
     pipeline = model.whole_pipeline()
     load_into_pipeline(pipeline, model.family, source)
     denoiser = getattr(pipeline, model.family.denoiser_part)
     if not (source / WEIGHTS_NAME).is_file():
         pass
-    elif is_lycoris(load_file(source / WEIGHTS_NAME)):
+    elif is_lycoris(source / WEIGHTS_NAME):
         merge_lycoris(denoiser)
     else:
         pipeline.fuse_lora(components=[model.family.denoiser_part])
         pipeline.unload_lora_weights()
     temporary = out.with_name(f".{out.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    pipeline.save_pretrained(temporary)
-    if out.exists():
-        out.rmdir()
-    temporary.replace(out)
+    try:
+        pipeline.save_pretrained(temporary)
+        if out.exists():
+            out.rmdir()
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _full_size_bytes(file: Path) -> int:
+    """What the weights of a file take in fp32, as they are merged and written."""
+    with safe_open(file, framework="pt") as weights:
+        return 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def _check_disk(out: Path, needed_bytes: int) -> None:

@@ -46,7 +46,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     if isinstance(model.family, PictureFamily):
         rows = with_pictures(rows, _subject_photos(arguments, config, model), settings)
     events.write("stage", name="loading", message="Loading the model and the adapter.")
-    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.dtype))
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
     if subject.adapter is not None:
         load_into_pipeline(pipeline, model.family, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)

@@ -1,5 +1,6 @@
 """LoRA and DoRA by PEFT, and the base model that is still there beneath."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -85,6 +87,7 @@ class Lora:
         Raises:
             ValueError: if the file does not fit this adapter.
         """
+        self._check_alpha(file)
         prefix = f"{self.family.denoiser_part}."
         stored = load_file(file)
         weights = {name.removeprefix(prefix): weight for name, weight in stored.items()}
@@ -96,3 +99,15 @@ class Lora:
                 f"its {len(weights)} weights fit, {len(own)} are needed. Start a new run instead."
             )
         set_peft_model_state_dict(self.denoiser, weights)
+
+    def _check_alpha(self, file: Path) -> None:
+        """Raise ValueError if a file's weights are meant at another strength than this adapter's."""
+        with safe_open(file, framework="pt") as opened:
+            settings = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        theirs = settings.get(f"{self.family.denoiser_part}.lora_alpha")
+        ours = self.denoiser.peft_config["default"].lora_alpha
+        if theirs not in (None, ours):
+            raise ValueError(
+                f"The adapter in {file.parent.name} has alpha {theirs:g}, and this run's is {ours:g}. Set "
+                "lora_alpha to the adapter's own."
+            )

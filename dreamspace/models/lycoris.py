@@ -10,10 +10,12 @@ import torch
 from lycoris import LycorisNetwork, create_lycoris_from_weights
 from lycoris.logging import logger
 from lycoris.modules.dylora import DyLoraModule
+from lycoris.modules.full import FullModule
 from lycoris.modules.ia3 import IA3Module
 from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
 from lycoris.wrapper import network_module_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -56,18 +58,20 @@ class Lycoris:
     @contextmanager
     def off(self) -> Iterator[nn.Module]:
         """The denoiser without its adapter, for the base model's own predictions."""
-        with self._multiplied(0.0) if self.settings.algo == "full" else self._taken_off():
-            yield self.denoiser
-
-    @contextmanager
-    def _taken_off(self) -> Iterator[None]:
-        for layer in self.network.loras:
+        # LyCORIS' full weights hold the base's in themselves, and would take them in once more.
+        whole = [layer for layer in self.network.loras if isinstance(layer, FullModule)]
+        others = [layer for layer in self.network.loras if not isinstance(layer, FullModule)]
+        for layer in whole:
+            layer.multiplier = 0.0
+        for layer in others:
             layer.restore()
         try:
-            yield
+            yield self.denoiser
         finally:
-            for layer in self.network.loras:
+            for layer in others:
                 layer.apply_to()
+            for layer in whole:
+                layer.multiplier = self.settings.multiplier
 
     @contextmanager
     def at_strength(self, strength: float) -> Iterator[None]:
@@ -85,7 +89,8 @@ class Lycoris:
 
     def save(self, folder: Path) -> None:
         """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads."""
-        self.network.save_weights(str(folder / WEIGHTS_NAME), None, {"format": "pt"})
+        metadata = {"format": "pt", "multiplier": str(self.settings.multiplier)}
+        self.network.save_weights(str(folder / WEIGHTS_NAME), None, metadata)
 
     def load(self, file: Path) -> None:
         """Begin with the weights that `save` wrote, on a new adapter.
@@ -93,7 +98,7 @@ class Lycoris:
         Raises:
             ValueError: if the file does not fit this adapter, or LyCORIS cannot take its algorithm up again.
         """
-        if self.settings.algo == "dylora":
+        if "dylora" in self.settings.algos:
             raise ValueError("LyCORIS cannot take up a dylora adapter again. Choose another algo.")
         stored, own = load_file(file), self.network.state_dict()
         num_fitting = sum(name in stored and stored[name].shape == own[name].shape for name in own)
@@ -103,23 +108,34 @@ class Lycoris:
                 f"{num_fitting} of its {len(stored)} weights fit, {len(own)} are needed. Start a new run "
                 "instead."
             )
+        for name in own:
+            if name.endswith(".alpha") and not torch.equal(own[name], stored[name]):
+                raise ValueError(
+                    f"The adapter in {file.parent.name} has alpha {stored[name].item():g}, and "
+                    f"lycoris_config makes it {own[name].item():g}. Set linear_alpha to the adapter's own."
+                )
         # tlora keeps what it started from beside what it trains, and writes only the latter.
-        self.network.load_state_dict(stored, strict=self.settings.algo != "tlora")
+        self.network.load_state_dict(stored, strict="tlora" not in self.settings.algos)
 
 
-def is_lycoris(weights: dict[str, Any]) -> bool:
-    """Whether the weights of a file are those of a LyCORIS adapter."""
-    return all(name.startswith(PREFIX) for name in weights)
+def is_lycoris(file: Path) -> bool:
+    """Whether a file holds a LyCORIS adapter, by the names of its weights."""
+    with safe_open(file, framework="pt") as opened:
+        return all(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118 (it is no dict)
 
 
-def load_lycoris(denoiser: nn.Module, weights: dict[str, Any]) -> None:
+def load_lycoris(denoiser: nn.Module, file: Path) -> None:
     """Put a LyCORIS adapter of a file on a denoiser, as its documentation does.
+
+    Files of ours say how strongly they were trained; others are meant to be taken fully.
 
     Raises:
         ValueError: if it fits no layer.
     """
-    IA3Module.make_module_from_state_dict = classmethod(_ia3)
-    network, _ = create_lycoris_from_weights(1.0, "", denoiser, weights_sd=weights)
+    weights = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        multiplier = float((opened.metadata() or {}).get("multiplier", 1.0))
+    network, _ = create_lycoris_from_weights(multiplier, "", denoiser, weights_sd=weights)
     names = {name.partition(".")[0] for name in weights}
     if len(network.loras) != len(names):
         raise ValueError(f"{len(network.loras)} of {len(names)} layers fit")
@@ -133,7 +149,8 @@ def merge_lycoris(denoiser: nn.Module) -> None:
     for layer in denoiser.lycoris.loras:
         layer.restore()
         # LyCORIS 4.1.3 scales what it merges of these two twice.
-        layer.merge_to(1 / layer.scale if isinstance(layer, LohaModule | LokrModule) else 1.0)
+        share = 1 / layer.scale if isinstance(layer, LohaModule | LokrModule) else 1.0
+        layer.merge_to(layer.multiplier * share)
     del denoiser.lycoris
 
 
@@ -163,6 +180,7 @@ class _DyLora(DyLoraModule):
 
 
 network_module_dict["dylora"] = _DyLora
+IA3Module.make_module_from_state_dict = classmethod(_ia3)
 
 
 def _network(denoiser: nn.Module, family: Family, settings: LycorisConfig) -> Any:

@@ -50,6 +50,7 @@ class StableDiffusionXL:
 
     def __init__(self, empty_is_zero: bool) -> None:
         self.empty_is_zero = empty_is_zero
+        self.prompt_variant = "zeros for no prompt" if empty_is_zero else "no prompt encoded"
 
     def multiple_px(self, folder: Path) -> int:
         return unet_multiple_px(folder)

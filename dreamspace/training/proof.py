@@ -58,7 +58,8 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
     load_into_pipeline(pipeline, model.family, adapter_folder)
     loaded = validator.images(prompts, pipeline=pipeline)[0]
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
-    if error > max(ROUNDING[model.dtype], TOLERANCES[model.dtype] * grey_levels_apart(base, trained)):
+    dtype = model.denoiser_dtype
+    if error > max(ROUNDING[dtype], TOLERANCES[dtype] * grey_levels_apart(base, trained)):
         raise RuntimeError(
             f"The saved adapter draws an image {error:.2f} grey levels away from the trained one's, "
             f"and {change:.2f} away from the base model's."

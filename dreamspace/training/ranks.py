@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch.nn.parallel import DistributedDataParallel
 
 from dreamspace.config import RunConfig
@@ -30,8 +30,11 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.
     ranks_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    # Some layers of a whole model, and of LyCORIS' random algorithms, are left without a gradient.
+    some_unused = config.model_type == "full" or config.lora_type == "lycoris"
+    unused = DistributedDataParallelKwargs(find_unused_parameters=some_unused)
     accelerator = Accelerator(
-        cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience]
+        cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience, unused]
     )
     if accelerator.num_processes > 1:
         host_group()  # Here, where all ranks are at the same place.

@@ -67,8 +67,9 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     )
 
     events.write("stage", name="loading", message="Loading the model.")
-    denoiser, adapter = load_trainable(config, model)
-    vae = model.load_vae(model.dtype)
+    resumes = bool(arguments.get("resume") and resumable_checkpoints(job_dir))
+    denoiser, adapter = load_trainable(config, model, begins=not resumes)
+    vae = model.load_vae(model.denoiser_dtype)
     prompts = validation_prompts(config, datasets)
     validator = Validator(
         config,
@@ -98,7 +99,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     )
     run = Run(config, job_dir, events, model, state, validator)
     state.check_disk(job_dir)
-    start = run.resume() if arguments.get("resume") else 0
+    start = run.resume() if resumes else 0
     if run.loop(step, start):
         run.finish()
 
@@ -185,9 +186,12 @@ class Run:
             return False
         self.events.write("stage", name="validating", message=f"Drawing validation images at step {step}.")
         denoiser = self.state.adapter.denoiser.eval()
+        strength = self.config.validation_lycoris_strength
         for weights in missing:
-            strength = 1.0 if weights == "base" else self.config.validation_lycoris_strength
-            with self.state.in_place(weights), self.state.adapter.at_strength(strength):
+            adapter = self.state.adapter
+            # Not a new adapter, which changes nothing, but one that the run begins with.
+            shown = adapter.off() if weights == "base" else adapter.at_strength(strength)
+            with self.state.in_place(weights), shown:
                 self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
         denoiser.train()
         return True

@@ -133,7 +133,10 @@ class TrainingState:
             ValueError: with what is free and what a checkpoint needs.
         """
         # Weights and AdamW's two moments, and the adapter once more at the end; an average is one and one.
+        # What is not saved exactly is written once more beside it.
         num_copies = 4 if self.ema is None else 6
+        if averages_weights(self.optimizer) or not self.adapter.is_saved_exactly:
+            num_copies += 1 if self.ema is None else 2
         needed = num_copies * sum(weight.numel() * 4 for weight in self.adapter.parameters) + 10_000_000
         free = shutil.disk_usage(folder).free
         if free < needed:

@@ -74,9 +74,17 @@ def prepared(
         return datasets, read_training_set(config, datasets, model, events, step_rows)
 
 
-def load_trainable(config: RunConfig, model: BaseModel) -> tuple[torch.nn.Module, Adapter]:
-    """The denoiser on its device, in training mode, and what is trained of it."""
+def load_trainable(
+    config: RunConfig, model: BaseModel, begins: bool = True
+) -> tuple[torch.nn.Module, Adapter]:
+    """The denoiser on its device, in training mode, and what is trained of it.
+
+    Args:
+        begins: whether the run starts at its first step, with `init_lora`; else a checkpoint follows.
+    """
     adapter = new_adapter(config, model)
+    if begins and config.init_lora is not None:
+        adapter.load(Path(config.init_lora))
     if config.gradient_checkpointing:
         adapter.denoiser.enable_gradient_checkpointing()
     return adapter.denoiser.train(), adapter

@@ -1,8 +1,8 @@
 """The expert settings: a field for each setting of `RunConfig`, with the setting's own sentence as help."""
 
-import json
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from dreamspace.config import RunConfig, parse_run_config
 from dreamspace.config.run import SECTIONS
+from dreamspace.files import parse_json
 
 # Asked for elsewhere on the page.
 ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images", "prior_loss_weight")
@@ -104,12 +105,7 @@ def _is_object(kinds: tuple[Any, ...]) -> bool:
 
 
 def _json_object(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'{label_of(name)} must be a JSON object such as {{"algo": "lokr"}}: {error}.'
-        ) from None
+    return parse_json(text, Path(label_of(name)))
 
 
 def label_of(name: str) -> str:

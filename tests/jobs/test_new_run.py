@@ -65,6 +65,26 @@ def test_folder_in_which_nothing_was_trained_is_written_anew(tmp_path: Path) -> 
     assert left == ["config.json", "multidatabackend.json", "notes.md"], "nothing of the old attempt"
 
 
+def test_files_of_ones_own_beside_a_refused_run_stay(tmp_path: Path) -> None:
+    run_dir = refused_run(tmp_path)
+    own = [run_dir / "validation" / "mine.jpg", run_dir / "checkpoints" / "sd15.safetensors"]
+    for path in own:
+        path.touch()
+    write_again(tmp_path)
+    assert all(path.exists() for path in own)
+    assert not (run_dir / "validation" / "step-000000").exists()
+
+
+def test_job_of_another_kind_is_not_a_run_to_be_cleared(tmp_path: Path) -> None:
+    run_dir = refused_run(tmp_path)
+    Job("generate").write(run_dir)
+    with pytest.raises(ValueError, match="holds a run already"):
+        write_again(tmp_path)
+    (run_dir / "config.json").unlink()
+    write_again(tmp_path)
+    assert (run_dir / "validation" / "step-000000" / "0.png").exists()
+
+
 def test_refused_run_stays_as_it_is_where_the_new_settings_are_wrong(tmp_path: Path) -> None:
     run_dir = refused_run(tmp_path)
     before = sorted(run_dir.rglob("*"))

@@ -8,6 +8,7 @@ import torch
 from tiny_runs import tiny_config
 from torch import Tensor
 
+from dreamspace.config import parse_run_config
 from dreamspace.config.lycoris import LycorisAlgo
 from dreamspace.models.adapters import load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel
@@ -59,7 +60,7 @@ def test_new_adapter_changes_nothing_and_trains_nothing_else(model: BaseModel, a
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_file_gives_the_same_model_by_lycoris_own_loader(model: BaseModel, algo: str, tmp_path: Path) -> None:
-    adapter = new_lycoris(model, algo=algo)
+    adapter = new_lycoris(model, algo=algo, multiplier=0.5)
     adapter.save(tmp_path)
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
     load_into_pipeline(pipeline, model.family, tmp_path)
@@ -69,7 +70,7 @@ def test_file_gives_the_same_model_by_lycoris_own_loader(model: BaseModel, algo:
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_merged_weights_are_those_that_the_adapter_made(model: BaseModel, algo: str, tmp_path: Path) -> None:
-    adapter = new_lycoris(model, algo=algo, linear_alpha=12)
+    adapter = new_lycoris(model, algo=algo, linear_alpha=12, multiplier=0.5)
     adapter.save(tmp_path)
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
     load_into_pipeline(pipeline, model.family, tmp_path)
@@ -123,3 +124,35 @@ def test_weights_of_another_algorithm_are_refused(model: BaseModel, tmp_path: Pa
     new_lycoris(model, algo="loha").save(tmp_path)
     with pytest.raises(ValueError, match="does not fit this model and lycoris_config: 40 of its 200"):
         new_lycoris(model, algo="lokr").load(tmp_path / WEIGHTS_NAME)
+
+
+def test_full_weights_of_one_layer_come_back_after_each_switch(model: BaseModel) -> None:
+    preset = {"name_algo_map": {"*attn1.to_q": {"algo": "full"}}}
+    adapter = new_lycoris(model, algo="lokr", apply_preset=preset)
+    base, trained = predict(model, model.load_denoiser()), predict(model, adapter.denoiser)
+    for _ in range(3):
+        with adapter.off() as denoiser:
+            assert torch.equal(predict(model, denoiser), base)
+        assert torch.equal(predict(model, adapter.denoiser), trained)
+
+
+def test_file_of_another_alpha_is_refused(model: BaseModel, tmp_path: Path) -> None:
+    new_lycoris(model, algo="loha", linear_alpha=2).save(tmp_path)
+    with pytest.raises(ValueError, match=r"has alpha 2, and lycoris_config makes it 8\. Set linear_alpha"):
+        new_lycoris(model, algo="loha", linear_alpha=8).load(tmp_path / WEIGHTS_NAME)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algo": "dylora", "linear_dim": 10}, r"linear_dim that block_size 4 divides for dylora, got 10\."),
+        ({"apply_preset": {"name_algo_map": {"*": {"algo": "bogus"}}}}, r"knows no algo 'bogus' for '\*'"),
+        ({"apply_preset": {"name_algo_map": {"*": {"dim": "x"}}}}, r"a number .* as dim for '\*', got 'x'"),
+        ({"apply_preset": {"module_algo_map": {"A": {"ranks": 2}}}}, r"has no key 'ranks' for 'A'"),
+        ({"algo": "lora2"}, r"algo must be 'lora'"),
+        ({"multiplier": float("inf")}, r"multiplier must be a finite number"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_get_a_sentence(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_run_config({"lora_type": "lycoris", "lycoris_config": settings})

@@ -21,6 +21,7 @@ from tiny_runs import (
     draw_photos,
     events_of,
     masked_datasets,
+    run_command,
     train_here,
     write_run_folder,
 )
@@ -501,11 +502,31 @@ def test_run_begins_with_an_adapter_that_is_given(
 ) -> None:
     adapter = finished_run / "adapter"
     settings = QUICK | {"max_train_steps": 1, "learning_rate": 1e-9, "lr_scheduler": "constant"}
-    write_run_folder(tmp_path, tiny_model, photos, **settings, init_lora=str(adapter))
+    write_run_folder(tmp_path, tiny_model, photos, **settings, init_lora=str(adapter / WEIGHTS_NAME))
     train_here(tmp_path)
     ours, given = (load_file(folder / WEIGHTS_NAME) for folder in (tmp_path / "adapter", adapter))
     for name, weight in given.items():
         torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-7)
-    write_run_folder(tmp_path / "other", tiny_model, photos, **settings, init_lora=str(photos))
-    with pytest.raises(ValueError, match=r"There is no adapter in .* Name the folder that holds"):
+    write_run_folder(
+        tmp_path / "other",
+        tiny_model,
+        photos,
+        **settings,
+        lora_alpha=4,
+        init_lora=str(adapter / WEIGHTS_NAME),
+    )
+    with pytest.raises(
+        ValueError, match=r"has alpha 3, and this run's is 4\. Set lora_alpha to the adapter's"
+    ):
         train_here(tmp_path / "other")
+
+
+def test_full_model_trains_and_draws_in_half_precision(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = QUICK | {"model_type": "full", "mixed_precision": "bf16", "learning_rate": 1e-3}
+    files = write_run_folder(tmp_path, tiny_model, photos, **settings | {"validation_disable": False})
+    result = run_command("train", *files, "--run", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    trained = load_file(weights_file(tmp_path / "run" / "adapter"))
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
