@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -279,3 +280,24 @@ def test_gradients_of_two_processes_equal_those_of_one_with_buckets_and_short_st
     gradients = [torch.cat([found[name].flatten() for name in names]).double() for found in (ours, expected)]
     assert gradients[1].norm() > 1e-5
     assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr"}},
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "dylora", "linear_dim": 8}},
+        {"model_type": "full", "learning_rate": 1e-3},
+    ],
+    ids=["lokr", "dylora", "full"],
+)
+def test_two_processes_train_every_kind_of_weights(
+    settings: dict[str, Any], tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = SHARED | {"max_train_steps": 2} | settings
+    write_run_folder(tmp_path / "two", tiny_model, photos, train_batch_size=1, **settings)
+    train_in_two_processes(tmp_path / "two")
+    if "dylora" not in str(settings):  # which draws other ranks in each process
+        write_run_folder(tmp_path / "one", tiny_model, photos, train_batch_size=2, **settings)
+        train_here(tmp_path / "one")
+        assert_same_losses(tmp_path / "two", tmp_path / "one", range(1, 3))
