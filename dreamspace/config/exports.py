@@ -15,11 +15,19 @@ MODELSPEC_ARCHITECTURES: dict[FamilyName, str] = {
 """The families whose LoRA has a kohya form, by the names of https://github.com/Stability-AI/ModelSpec."""
 
 
+def kind_of_weights(config: RunConfig) -> Literal["lora", "lycoris", "full"]:
+    """What a run trains."""
+    if config.model_type == "full":
+        return "full"
+    return "lycoris" if config.lora_type == "lycoris" else "lora"
+
+
 def formats(config: RunConfig) -> list[ExportFormat]:
     """The formats of what a run trains; the first is that of its own files."""
-    if config.model_type == "full":
+    kind = kind_of_weights(config)
+    if kind == "full":
         return ["diffusers", "merged"]
-    if config.lora_type == "lycoris":
+    if kind == "lycoris":
         # LyCORIS merges some decomposed weights otherwise than it applies them.
         is_decomposed = config.lycoris_config is not None and config.lycoris_config.decomposes
         return ["lycoris"] if is_decomposed else ["lycoris", "merged"]

@@ -23,6 +23,7 @@ from dreamspace.config import (
     subject_dataset,
     subject_prompt,
 )
+from dreamspace.config.exports import kind_of_weights
 from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
@@ -72,7 +73,7 @@ def read_run(run_dir: Path) -> Run:
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"{run_dir} is not a run: it has no config.json. Give the folder of a training run.")
     config = RunConfig.load(run_dir / "config.json")
-    if config.model_type == "full" or config.lora_type == "lycoris":
+    if kind_of_weights(config) != "lora":
         raise ValueError(
             f"The run {run_dir.name} did not train a LoRA, and only these are published yet. Write it by "
             "`export`, and upload that by `hf upload`."

@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
-from dreamspace.config.exports import formats
+from dreamspace.config.exports import formats, kind_of_weights
 from dreamspace.jobs.launcher import stop
 from dreamspace.run_folder import AVERAGED, step_name
 from dreamspace.ui.guide import Guide
@@ -205,6 +205,7 @@ def _download(page: Page) -> Markup:
         averaged=adapter_url(run.dir, AVERAGED) if run.has_averaged_adapter else None,
         chosen=adapter_url(run.dir, step_name(step)) if step in page.saved_steps and not is_final else None,
         kohya="kohya" in formats(run.config),
+        kind=kind_of_weights(run.config),
         step=step,
         prompt=run.prompt,
         model=run.config.pretrained_model_name_or_path,

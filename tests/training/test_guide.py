@@ -1,9 +1,10 @@
-"""The DreamBooth guide's two lists of datasets train on mini, at the sizes that are written there."""
+"""The DreamBooth guide's two lists of datasets train on mini and on a tiny SDXL, at their own sizes."""
 
 from pathlib import Path
 
 import guide_examples
 import pytest
+from families.sdxl import build_sdxl
 from tiny_runs import events_of, run_command
 
 from dreamspace.config import RunConfig
@@ -31,10 +32,17 @@ def draw(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("family", ["mini", "sdxl"])
 @pytest.mark.parametrize("example", ["MASKED", "REGULARISED"])
-def test_the_guides_datasets_train_through_the_real_command(tmp_path: Path, example: str) -> None:
+def test_the_guides_datasets_train_through_the_real_command(
+    tmp_path: Path, example: str, family: str
+) -> None:
     datasets = guide_examples.write(vars(guide_examples)[example], draw(tmp_path))
-    RunConfig(**QUICK, class_word="dog", validation_resolution="128").save(tmp_path / "config.json")
+    model = {} if family == "mini" else {
+        "model_family": family, "pretrained_model_name_or_path": str(build_sdxl(tmp_path / "model"))
+    }  # fmt: skip
+    config = RunConfig(**QUICK, **model, class_word="dog", validation_resolution="128")
+    config.save(tmp_path / "config.json")
     files = ["--config", tmp_path / "config.json", "--datasets", datasets]
     result = run_command("train", *files, "--run", tmp_path / "run")
     assert result.returncode == 0, result.stderr
