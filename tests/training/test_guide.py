@@ -38,10 +38,11 @@ def test_the_guides_datasets_train_through_the_real_command(
     tmp_path: Path, example: str, family: str
 ) -> None:
     datasets = guide_examples.write(vars(guide_examples)[example], draw(tmp_path))
-    model = {} if family == "mini" else {
-        "model_family": family, "pretrained_model_name_or_path": str(build_sdxl(tmp_path / "model"))
-    }  # fmt: skip
-    config = RunConfig(**QUICK, **model, class_word="dog", validation_resolution="128")
+    settings = dict(QUICK)
+    if family == "sdxl":
+        settings |= {"model_family": family, "learning_rate": 0.1}
+        settings["pretrained_model_name_or_path"] = str(build_sdxl(tmp_path / "model"))
+    config = RunConfig(**settings, class_word="dog", validation_resolution="128")
     config.save(tmp_path / "config.json")
     files = ["--config", tmp_path / "config.json", "--datasets", datasets]
     result = run_command("train", *files, "--run", tmp_path / "run")
