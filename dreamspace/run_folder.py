@@ -5,6 +5,9 @@ from pathlib import Path
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 """The file of an adapter in its folder, as diffusers names it."""
 
+LYCORIS_PREFIX = "lycoris_"
+"""Begins the name of every weight in a LyCORIS file."""
+
 FULL_WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 """The file of a whole denoiser in its subfolder, as diffusers names it."""
 

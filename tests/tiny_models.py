@@ -14,6 +14,7 @@ from diffusers import (
 )
 from tiny_runs import RESOLUTION_PX
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -27,6 +28,8 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from dreamspace.models.base import BaseModel
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -167,3 +170,12 @@ def build_stable_diffusion(folder: Path, prediction_type: str = "epsilon", hidde
     )
     tiny_vae.save_pretrained(folder / "tiny_vae")
     return folder
+
+
+@torch.no_grad()
+def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
+    """What a denoiser of the smallest model says of fixed latents and conditioning."""
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    conditioning = {"prompt_embeds": torch.randn(2, 48, 16, generator=generator)}
+    return model.family.predict(module, latents, torch.tensor([10, 700]), conditioning)

@@ -31,7 +31,7 @@ def formats(config: RunConfig) -> list[ExportFormat]:
         # LyCORIS merges some decomposed weights otherwise than it applies them.
         is_decomposed = config.lycoris_config is not None and config.lycoris_config.decomposes
         return ["lycoris"] if is_decomposed else ["lycoris", "merged"]
-    # kohya's form of a DoRA is not written by diffusers' conversion.
+    # kohya's form of a DoRA has its magnitudes in another shape than diffusers reads them in.
     has_kohya = config.model_family in MODELSPEC_ARCHITECTURES and not config.use_dora
     return ["diffusers", "kohya", "merged"] if has_kohya else ["diffusers", "merged"]
 

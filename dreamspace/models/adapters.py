@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from dreamspace.config import RunConfig
@@ -12,9 +13,8 @@ from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Family
 from dreamspace.models.full import FullModel, load_full
 from dreamspace.models.lora import Lora
-from dreamspace.models.lycoris import Lycoris, is_lycoris, load_lycoris
 from dreamspace.models.parameters import ParameterGroup
-from dreamspace.run_folder import FULL_WEIGHTS_NAME, WEIGHTS_NAME
+from dreamspace.run_folder import FULL_WEIGHTS_NAME, LYCORIS_PREFIX, WEIGHTS_NAME
 
 
 class Adapter(Protocol):
@@ -57,8 +57,17 @@ def new_adapter(config: RunConfig, model: BaseModel) -> Adapter:
     """What a run trains, on a freshly loaded denoiser; it changes nothing yet."""
     if config.model_type == "full":
         return FullModel(model)
-    kind = Lycoris if config.lora_type == "lycoris" else Lora
-    return kind(model.load_denoiser(), model.family, config)
+    if config.lora_type == "lycoris":
+        from dreamspace.models.lycoris import Lycoris
+
+        return Lycoris(model.load_denoiser(), model.family, config)
+    return Lora(model.load_denoiser(), model.family, config)
+
+
+def is_lycoris(file: Path) -> bool:
+    """Whether a file holds a LyCORIS adapter, by the names of its weights."""
+    with safe_open(file, framework="pt") as opened:
+        return all(name.startswith(LYCORIS_PREFIX) for name in opened.keys())  # noqa: SIM118 (it is no dict)
 
 
 def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
@@ -75,6 +84,8 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
         if not (folder / WEIGHTS_NAME).is_file():
             load_full(denoiser, folder / family.denoiser_part / FULL_WEIGHTS_NAME)
         elif is_lycoris(folder / WEIGHTS_NAME):
+            from dreamspace.models.lycoris import load_lycoris
+
             load_lycoris(denoiser, folder / WEIGHTS_NAME)
         else:
             pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)

@@ -14,9 +14,8 @@ from dreamspace.files import replace_file
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
-from dreamspace.models.lycoris import is_lycoris, merge_lycoris
 from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, weights_file
 
 
@@ -67,6 +66,8 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
     if not (source / WEIGHTS_NAME).is_file():
         pass
     elif is_lycoris(source / WEIGHTS_NAME):
+        from dreamspace.models.lycoris import merge_lycoris
+
         merge_lycoris(denoiser)
     else:
         pipeline.fuse_lora(components=[model.family.denoiser_part])

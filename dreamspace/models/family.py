@@ -115,6 +115,16 @@ class DistilledFamily(Protocol):
     """What to do about it, in a sentence; None where this model was not."""
 
 
+UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+"""Attention and feed-forward of diffusers' UNets with cross-attention."""
+
+JOINT_TARGETS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+    *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+)
+"""The same of transformers in which image and text attend to each other, in both of their streams."""
+
+
 def num_trained_timesteps(family: Family, num_timesteps: int) -> int:
     """How many of a noise schedule's timesteps are trained, from the one with the least noise on."""
     return round(family.strength * num_timesteps) if isinstance(family, PictureFamily) else num_timesteps
@@ -131,9 +141,10 @@ def stack_conditioning(rows: list[Conditioning]) -> Conditioning:
 
 
 @torch.no_grad()
-def encode_shifted(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """The mode of the posterior of a VAE of diffusers' KL kind whose latents are shifted, then scaled."""
-    return (vae.encode(pixels).latent_dist.mode() - vae.config.shift_factor) * vae.config.scaling_factor
+def encode_kl(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """The mode of the posterior of a VAE of diffusers' KL kind, shifted where it has a shift, and scaled."""
+    latents = vae.encode(pixels).latent_dist.mode()
+    return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
 def vae_multiple_px(folder: Path) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning, encode_shifted, vae_multiple_px
+from dreamspace.models.family import JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
 
 PATCH_SIZE = 2
@@ -45,10 +45,7 @@ class Flux:
     denoiser_part = "transformer"
     text_parts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     vae_part = "vae"
-    lora_targets = (
-        *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
-    )
+    lora_targets = JOINT_TARGETS
 
     def __init__(self, has_guidance: bool) -> None:
         self.has_guidance = has_guidance
@@ -74,7 +71,7 @@ class Flux:
         ]
 
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-        return encode_shifted(vae, pixels)
+        return encode_kl(vae, pixels)
 
     def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
         return {}

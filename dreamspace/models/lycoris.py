@@ -1,4 +1,7 @@
-"""LyCORIS' adapters, and the base model that is still there beneath."""
+"""LyCORIS' adapters, and the base model that is still there beneath.
+
+Imported where it is asked for: LyCORIS imports quanto, which takes seconds.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -23,10 +26,7 @@ from dreamspace.config import RunConfig
 from dreamspace.config.lycoris import LycorisConfig, LycorisPreset
 from dreamspace.models.family import Family
 from dreamspace.models.parameters import ParameterGroup, trained_parameters
-from dreamspace.run_folder import WEIGHTS_NAME
-
-PREFIX = "lycoris_"
-"""Begins the name of every weight in a LyCORIS file."""
+from dreamspace.run_folder import LYCORIS_PREFIX, WEIGHTS_NAME
 
 logger.setLevel(logging.WARNING)
 
@@ -54,34 +54,29 @@ class Lycoris:
         self.network.to(next(denoiser.parameters()).device)
         self.parameters = trained_parameters(self.network)
         self.parameter_groups = [ParameterGroup("denoiser", self.parameters)]
+        # LyCORIS' full weights hold the base's in themselves, and would take them in once more at `apply_to`.
+        self._whole = [layer for layer in self.network.loras if isinstance(layer, FullModule)]
+        self._others = [layer for layer in self.network.loras if not isinstance(layer, FullModule)]
 
     @contextmanager
     def off(self) -> Iterator[nn.Module]:
         """The denoiser without its adapter, for the base model's own predictions."""
-        # LyCORIS' full weights hold the base's in themselves, and would take them in once more.
-        whole = [layer for layer in self.network.loras if isinstance(layer, FullModule)]
-        others = [layer for layer in self.network.loras if not isinstance(layer, FullModule)]
-        for layer in whole:
+        for layer in self._whole:
             layer.multiplier = 0.0
-        for layer in others:
+        for layer in self._others:
             layer.restore()
         try:
             yield self.denoiser
         finally:
-            for layer in others:
+            for layer in self._others:
                 layer.apply_to()
-            for layer in whole:
+            for layer in self._whole:
                 layer.multiplier = self.settings.multiplier
 
     @contextmanager
     def at_strength(self, strength: float) -> Iterator[None]:
         """The adapter times `strength`."""
-        with self._multiplied(self.settings.multiplier * strength):
-            yield
-
-    @contextmanager
-    def _multiplied(self, multiplier: float) -> Iterator[None]:
-        self.network.set_multiplier(multiplier)
+        self.network.set_multiplier(self.settings.multiplier * strength)
         try:
             yield
         finally:
@@ -116,12 +111,6 @@ class Lycoris:
                 )
         # tlora keeps what it started from beside what it trains, and writes only the latter.
         self.network.load_state_dict(stored, strict="tlora" not in self.settings.algos)
-
-
-def is_lycoris(file: Path) -> bool:
-    """Whether a file holds a LyCORIS adapter, by the names of its weights."""
-    with safe_open(file, framework="pt") as opened:
-        return all(name.startswith(PREFIX) for name in opened.keys())  # noqa: SIM118 (it is no dict)
 
 
 def load_lycoris(denoiser: nn.Module, file: Path) -> None:
@@ -232,5 +221,5 @@ def _preset(preset: LycorisPreset, family: Family) -> dict[str, Any]:
         "name_algo_map": preset.name_algo_map,
         "use_fnmatch": True,
         "exclude_name": [],
-        "lora_prefix": PREFIX.rstrip("_"),
+        "lora_prefix": LYCORIS_PREFIX.rstrip("_"),
     }

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning, vae_multiple_px
+from dreamspace.models.family import UNET_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
 
 
@@ -25,7 +24,7 @@ class StableDiffusion:
     denoiser_part = "unet"
     text_parts = ("tokenizer", "text_encoder")
     vae_part = "vae"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+    lora_targets = UNET_TARGETS
 
     def __init__(self, name: str = "sd1x") -> None:
         self.name = name
@@ -34,15 +33,14 @@ class StableDiffusion:
         return unet_multiple_px(folder)
 
     def native_resolution_px(self, folder: Path) -> int:
-        return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)
+        return unet_resolution_px(folder)
 
     def encode_prompts(self, pipeline: StableDiffusionPipeline, prompts: list[str]) -> list[Conditioning]:
         embeds, _ = pipeline.encode_prompt(prompts, pipeline.device, 1, do_classifier_free_guidance=False)
         return [{"prompt_embeds": row} for row in embeds]
 
-    @torch.no_grad()
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-        return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+        return encode_kl(vae, pixels)
 
     def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
         return {}
@@ -63,3 +61,8 @@ def unet_multiple_px(folder: Path) -> int:
     """The edges of a UNet's latents are halved at each level but the last."""
     halvings = len(part_config(folder, "unet")["block_out_channels"]) - 1
     return vae_multiple_px(folder) * 2**halvings
+
+
+def unet_resolution_px(folder: Path) -> int:
+    """The edge of the pictures that a UNet was made for."""
+    return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)

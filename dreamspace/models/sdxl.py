@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import Conditioning, Family, vae_multiple_px
-from dreamspace.models.sd1x import unet_multiple_px
-from dreamspace.models.source import INDEX_FILE, part_config
+from dreamspace.models.family import UNET_TARGETS, Conditioning, Family, encode_kl
+from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
+from dreamspace.models.source import INDEX_FILE
 
 
 def family(settings: ModelSettings, folder: Path) -> Family:
@@ -46,24 +46,23 @@ class StableDiffusionXL:
     denoiser_part = "unet"
     text_parts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     vae_part = "vae"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+    lora_targets = UNET_TARGETS
 
     def __init__(self, empty_is_zero: bool) -> None:
         self.empty_is_zero = empty_is_zero
-        self.prompt_variant = "zeros for no prompt" if empty_is_zero else "no prompt encoded"
+        self.prompt_variant = empty_prompt_variant(empty_is_zero)
 
     def multiple_px(self, folder: Path) -> int:
         return unet_multiple_px(folder)
 
     def native_resolution_px(self, folder: Path) -> int:
-        return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)
+        return unet_resolution_px(folder)
 
     def encode_prompts(self, pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[Conditioning]:
         return encode_sdxl_prompts(pipeline, prompts, self.empty_is_zero)
 
-    @torch.no_grad()
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-        return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+        return encode_kl(vae, pixels)
 
     def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
         return {"time_ids": torch.tensor(size_and_crop(geometry), dtype=torch.float32)}
@@ -91,6 +90,11 @@ def encode_sdxl_prompts(
         {"prompt_embeds": row * share, "pooled_prompt_embeds": pooled_row * share}
         for row, pooled_row, share in zip(embeds, pooled, kept, strict=True)
     ]
+
+
+def empty_prompt_variant(empty_is_zero: bool) -> str:
+    """Tells models apart that make something else of no prompt with the same text encoders."""
+    return "zeros for no prompt" if empty_is_zero else "no prompt encoded"
 
 
 def predict_sdxl(

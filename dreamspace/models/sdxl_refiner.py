@@ -8,10 +8,15 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLImg2ImgPipe
 from torch import Tensor, nn
 
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning, vae_multiple_px
-from dreamspace.models.sd1x import unet_multiple_px
-from dreamspace.models.sdxl import encode_sdxl_prompts, predict_sdxl, sdxl_prompt_inputs, size_and_crop
-from dreamspace.models.source import part_config
+from dreamspace.models.family import UNET_TARGETS, Conditioning, encode_kl
+from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
+from dreamspace.models.sdxl import (
+    empty_prompt_variant,
+    encode_sdxl_prompts,
+    predict_sdxl,
+    sdxl_prompt_inputs,
+    size_and_crop,
+)
 
 NEGATIVE_AESTHETIC_SCORE = 2.5
 """What the negative prompt's picture is told to look like, as in the pipeline."""
@@ -31,26 +36,26 @@ class StableDiffusionXLRefiner:
     denoiser_part = "unet"
     text_parts = ("tokenizer_2", "text_encoder_2")
     vae_part = "vae"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+    lora_targets = UNET_TARGETS
     strength = 0.2
 
     def __init__(self, empty_is_zero: bool, aesthetic_score: float) -> None:
         self.empty_is_zero, self.aesthetic_score = empty_is_zero, aesthetic_score
+        self.prompt_variant = empty_prompt_variant(empty_is_zero)
 
     def multiple_px(self, folder: Path) -> int:
         return unet_multiple_px(folder)
 
     def native_resolution_px(self, folder: Path) -> int:
-        return part_config(folder, "unet")["sample_size"] * vae_multiple_px(folder)
+        return unet_resolution_px(folder)
 
     def encode_prompts(
         self, pipeline: StableDiffusionXLImg2ImgPipeline, prompts: list[str]
     ) -> list[Conditioning]:
         return encode_sdxl_prompts(pipeline, prompts, self.empty_is_zero)
 
-    @torch.no_grad()
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-        return vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+        return encode_kl(vae, pixels)
 
     def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
         numbers = [*size_and_crop(geometry)[:4], self.aesthetic_score]

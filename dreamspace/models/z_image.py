@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import Conditioning, vae_multiple_px
+from dreamspace.models.family import Conditioning, encode_kl, vae_multiple_px
 
 PATCH_SIZE = 2
 """Edge in latents of the transformer's patches."""
@@ -69,10 +69,8 @@ class ZImage:
             for (embeds,), _ in encoded
         ]
 
-    @torch.no_grad()
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-        latents = vae.encode(pixels).latent_dist.mode()
-        return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+        return encode_kl(vae, pixels)
 
     def row_conditioning(self, geometry: PhotoGeometry, latents: Tensor, seed: int) -> Conditioning:
         return {}

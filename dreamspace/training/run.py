@@ -189,8 +189,9 @@ class Run:
         strength = self.config.validation_lycoris_strength
         for weights in missing:
             adapter = self.state.adapter
-            # Not a new adapter, which changes nothing, but one that the run begins with.
-            shown = adapter.off() if weights == "base" else adapter.at_strength(strength)
+            # A new adapter changes nothing at step 0; one that the run begins with does.
+            is_changed_base = weights == "base" and self.config.init_lora is not None
+            shown = adapter.off() if is_changed_base else adapter.at_strength(strength)
             with self.state.in_place(weights), shown:
                 self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
         denoiser.train()

@@ -92,7 +92,7 @@ def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         elif value == "" and type(None) in kinds:
             value = None
         elif _is_object(kinds):
-            value = _json_object(name, value)
+            value = parse_json(value, Path(label_of(name)))
         elif isinstance(value, float) and value.is_integer() and float not in kinds:
             value = int(value)
         settings[name] = value
@@ -102,10 +102,6 @@ def changed_config(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 def _is_object(kinds: tuple[Any, ...]) -> bool:
     """Whether a setting is an object with settings of its own."""
     return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
-
-
-def _json_object(name: str, text: str) -> Any:
-    return parse_json(text, Path(label_of(name)))
 
 
 def label_of(name: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from tiny_models import predict
 from tiny_runs import tiny_config
-from torch import Tensor
 
 from dreamspace.models.adapters import Adapter, load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel
@@ -26,14 +26,6 @@ def with_adapter(model: BaseModel, *, strength: float = 0.2, **settings: Any) ->
     for parameter in adapter.parameters:
         parameter.data += strength * torch.randn(parameter.shape, generator=generator)
     return adapter
-
-
-@torch.no_grad()
-def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    latents = torch.randn(2, 4, 8, 8, generator=generator)
-    conditioning = {"prompt_embeds": torch.randn(2, 48, 16, generator=generator)}
-    return model.family.predict(module, latents, torch.tensor([10, 700]), conditioning)
 
 
 def test_new_adapter_is_the_identity_and_trains_nothing_else(model: BaseModel) -> None:

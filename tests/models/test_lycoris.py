@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import predict
 from tiny_runs import tiny_config
-from torch import Tensor
 
 from dreamspace.config import parse_run_config
 from dreamspace.config.lycoris import LycorisAlgo
@@ -27,14 +27,6 @@ def new_lycoris(model: BaseModel, strength: float = 0.05, **settings: Any) -> Ly
         parameter.data += strength * torch.randn(parameter.shape, generator=generator)
     adapter.denoiser.eval()
     return adapter
-
-
-@torch.no_grad()
-def predict(model: BaseModel, module: torch.nn.Module) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    latents = torch.randn(2, 4, 8, 8, generator=generator)
-    conditioning = {"prompt_embeds": torch.randn(2, 48, 16, generator=generator)}
-    return model.family.predict(module, latents, torch.tensor([10, 700]), conditioning)
 
 
 @pytest.mark.parametrize("algo", ALGOS)
