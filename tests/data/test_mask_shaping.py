@@ -57,7 +57,7 @@ def test_growing_and_shrinking_a_large_mask_by_the_most_takes_seconds() -> None:
     started = time.monotonic()
     for grow_px in (500, -500):
         shape(soft, MaskShaping(grow_px=grow_px))
-    assert time.monotonic() - started < 20, "a kernel of that size takes minutes"
+    assert time.monotonic() - started < 60, "a kernel of that size takes minutes"
 
 
 def test_feather_fades_outside_and_leaves_the_subject_white() -> None:

@@ -149,7 +149,7 @@ def test_the_status_of_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
     write_record(tmp_path, worker=DEAD)
     begin = time.process_time()
     status = job_status(tmp_path)
-    assert time.process_time() - begin < 0.1
+    assert time.process_time() - begin < 0.5  # a hundred times less than all of it takes
     assert (status.status, status.stage, status.message) == ("running", "training", "Training.")
     assert (status.step, status.num_steps) == (2, 400_000)
 

@@ -252,8 +252,9 @@ def test_two_processes_train_as_one_and_either_goes_on_from_the_other(
     assert_same_losses(two, one, range(1, 4))
     assert len(events_of(two, "done")) == 1, "rank 0 alone speaks"
     ours, expected = (load_file(run / "adapter" / WEIGHTS_NAME) for run in (two, one))
+    # Not each weight for itself: AdamW makes a step of full length of a gradient that is rounding alone.
     for name, weight in ours.items():
-        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+        assert (weight - expected[name]).norm() < 1e-2 * expected[name].norm(), name
     for run in (one, two):
         change(run / "config.json", max_train_steps=5, train_batch_size=1 if run == one else 2)
     train_in_two_processes(one, resume=True)
