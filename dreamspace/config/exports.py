@@ -7,12 +7,10 @@ from dreamspace.config.run import RunConfig
 
 ExportFormat = Literal["diffusers", "kohya", "lycoris", "merged"]
 
-MODELSPEC_ARCHITECTURES: dict[FamilyName, str] = {
-    "sd1x": "stable-diffusion-v1",
-    "sd2x": "stable-diffusion-v2",
-    "sdxl": "stable-diffusion-xl-v1-base",
-}
-"""The families whose LoRA has a kohya form, by the names of https://github.com/Stability-AI/ModelSpec."""
+KOHYA_FAMILIES: frozenset[FamilyName] = frozenset(
+    {"sd1x", "sd2x", "sdxl", "sd3", "flux", "flux2", "z_image", "qwen_image"}
+)
+"""The families whose LoRA has a form that ComfyUI and its like read; they know no DeepFloyd and no Sana."""
 
 
 def kind_of_weights(config: RunConfig) -> Literal["lora", "lycoris", "full"]:
@@ -31,8 +29,9 @@ def formats(config: RunConfig) -> list[ExportFormat]:
         # LyCORIS merges some decomposed weights otherwise than it applies them.
         is_decomposed = config.lycoris_config is not None and config.lycoris_config.decomposes
         return ["lycoris"] if is_decomposed else ["lycoris", "merged"]
-    # kohya's form of a DoRA has its magnitudes in another shape than diffusers reads them in.
-    has_kohya = config.model_family in MODELSPEC_ARCHITECTURES and not config.use_dora
+    # A DoRA's magnitudes mean different things: ComfyUI divides by the norm of the base's weights alone,
+    # older programs by that of the whole, along the other axis.
+    has_kohya = config.model_family in KOHYA_FAMILIES and not config.use_dora
     return ["diffusers", "kohya", "merged"] if has_kohya else ["diffusers", "merged"]
 
 

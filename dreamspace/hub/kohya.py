@@ -1,43 +1,52 @@
-"""A LoRA as one file under kohya's names, for ComfyUI and A1111; made without torch, in the app too."""
+"""A LoRA as the one file that ComfyUI, A1111 and Forge read; made without torch, in the app too.
+
+UNets go by kohya's names. For transformers these programs read diffusers' own names, but not the metadata
+that hold diffusers' alpha, and diffusers' loaders do not agree on another place for it: so alpha / rank is
+multiplied into the weights.
+"""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from dreamspace.config import RunConfig, is_hub_id
-from dreamspace.config.exports import MODELSPEC_ARCHITECTURES
+from dreamspace.config import DatasetConfig, RunConfig, is_hub_id, subject_dataset, subject_prompt
+from dreamspace.hub.architecture import architecture
 
 _PARTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
+Weights = dict[str, np.ndarray]
 
-def kohya_file(file: Path, config: RunConfig, prompt: str) -> bytes:
+
+def kohya_file(file: Path, config: RunConfig, datasets: list[DatasetConfig]) -> bytes:
     """The content of the file for the adapter in `file`.
 
     Its metadata tells base, rank, alpha and instance prompt; no path and no name of a person.
 
     Args:
-        config: of a run with a LoRA of a family in `MODELSPEC_ARCHITECTURES`.
-        prompt: that calls the subject.
+        config: of a run with a LoRA of a family in `KOHYA_FAMILIES`.
+        datasets: of the run.
     """
-    with safe_open(file, framework="numpy") as tensors:
-        settings = json.loads(tensors.metadata()["lora_adapter_metadata"])
-    rank, alpha = settings["unet.r"], settings["unet.lora_alpha"]
-    weights = {}
-    for name, weight in load_file(file).items():
-        layer, _, part = name.removeprefix("unet.").partition(".lora_")
-        layer = f"lora_unet_{layer.replace('.', '_')}"
-        weights[f"{layer}.{_PARTS[f'lora_{part}']}"] = weight
-        weights[f"{layer}.alpha"] = np.array(alpha, np.float32)
-    base = config.pretrained_model_name_or_path
+    with safe_open(file, framework="numpy") as opened:
+        settings = json.loads(opened.metadata()["lora_adapter_metadata"])
+    part = "unet" if "unet.r" in settings else "transformer"
+    rank, alpha = settings[f"{part}.r"], settings[f"{part}.lora_alpha"]
+    weights = load_file(file)
+    if part == "unet":
+        weights = _kohya_names(weights, alpha)
+    else:
+        weights, alpha = _scaled(weights, alpha / rank), rank
+    prompt, base = subject_prompt(config, datasets), config.pretrained_model_name_or_path
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{MODELSPEC_ARCHITECTURES[config.model_family]}/lora",
-        "modelspec.implementation": "https://github.com/huggingface/diffusers",
+        "modelspec.architecture": f"{architecture(config)}/lora",
+        "modelspec.implementation": "diffusers",
         "modelspec.title": prompt,
+        "modelspec.resolution": _resolution(subject_dataset(datasets)),
         "modelspec.trigger_phrase": prompt,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
@@ -46,3 +55,29 @@ def kohya_file(file: Path, config: RunConfig, prompt: str) -> bytes:
         "ss_sd_model_name": base if base == "mini" or is_hub_id(base) else "",
     }
     return save(weights, metadata)
+
+
+def _kohya_names(weights: Weights, alpha: float) -> Weights:
+    named = {}
+    for name, weight in weights.items():
+        layer, _, part = name.removeprefix("unet.").partition(".lora_")
+        layer = f"lora_unet_{layer.replace('.', '_')}"
+        named[f"{layer}.{_PARTS[f'lora_{part}']}"] = weight
+        named[f"{layer}.alpha"] = np.array(alpha, np.float32)
+    return named
+
+
+def _scaled(weights: Weights, scale: float) -> Weights:
+    """Weights that are meant at alpha = rank."""
+    return {
+        name: weight * np.float32(scale) if name.endswith("lora_B.weight") else weight
+        for name, weight in weights.items()
+    }
+
+
+def _resolution(dataset: DatasetConfig) -> str:
+    """The size of the square that a dataset's pictures are trained at, or are as large as."""
+    edge = dataset.resolution
+    if dataset.resolution_type == "area":
+        edge = 8 * round(math.sqrt(edge * 1e6) / 8)
+    return f"{edge:g}x{edge:g}"

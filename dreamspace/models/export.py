@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from dreamspace.config import RunConfig, read_datasets, subject_prompt
+from dreamspace.config import RunConfig, read_datasets
 from dreamspace.config.exports import check_format
 from dreamspace.files import replace_file
 from dreamspace.hub.kohya import kohya_file
@@ -42,9 +42,9 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
     else:
         _check_disk(out, file.stat().st_size)
         if arguments["format"] == "kohya":
-            prompt = subject_prompt(config, read_datasets(run_dir / "multidatabackend.json"))
+            datasets = read_datasets(run_dir / "multidatabackend.json")
             with replace_file(out) as temporary:
-                temporary.write_bytes(kohya_file(file, config, prompt))
+                temporary.write_bytes(kohya_file(file, config, datasets))
         else:
             with replace_file(out) as temporary:
                 shutil.copyfile(file, temporary)

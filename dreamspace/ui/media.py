@@ -140,7 +140,7 @@ def media_router(workspace: Workspace) -> APIRouter:
             if "kohya" not in formats(run.config):
                 raise HTTPException(404)
             headers["Content-Disposition"] = f'attachment; filename="{run_id}{suffix}-kohya.safetensors"'
-            content = kohya_file(file, run.config, run.prompt)
+            content = kohya_file(file, run.config, list(run.datasets))
             return Response(content, media_type="application/octet-stream", headers=headers)
         return FileResponse(
             file,

@@ -65,6 +65,7 @@ class Case:
         guidance: at which the pipeline draws without guidance, as training predicts.
         distilled_hints: what the training advises where the model draws in a few steps.
         guided: arguments of the pipeline that draw with a guidance, and away from an empty prompt.
+        architecture: by which other programs know the model; empty where they do not.
     """
 
     family: str
@@ -79,17 +80,30 @@ class Case:
     guidance: float = 1.0
     distilled_hints: list[str] = field(default_factory=list)
     guided: Callable[[float], dict[str, Any]] = lambda guidance: {"guidance_scale": guidance}
+    architecture: str = ""
 
 
 CASES: dict[str, Case] = {
-    "sd1x": Case("sd1x", build_stable_diffusion, absent_parts=("safety_checker",)),
+    "sd1x": Case(
+        "sd1x",
+        build_stable_diffusion,
+        absent_parts=("safety_checker",),
+        architecture="stable-diffusion-v1",
+    ),
     "sd2x-v": Case(
         "sd2x",
         lambda folder: build_stable_diffusion(folder, "v_prediction", 24),
         absent_parts=("safety_checker",),
+        architecture="stable-diffusion-v2-768-v",
     ),
-    "sdxl": Case("sdxl", build_sdxl),
-    "sdxl-refiner": Case("sdxl", build_sdxl_refiner, arguments=refined_picture, two_steps=10),
+    "sdxl": Case("sdxl", build_sdxl, architecture="stable-diffusion-xl-v1-base"),
+    "sdxl-refiner": Case(
+        "sdxl",
+        build_sdxl_refiner,
+        arguments=refined_picture,
+        two_steps=10,
+        architecture="stable-diffusion-xl-v1-refiner",
+    ),
     "deepfloyd-i": Case("deepfloyd", build_stage_one, resolution_px=32),
     "deepfloyd-ii": Case(
         "deepfloyd",
@@ -99,25 +113,33 @@ CASES: dict[str, Case] = {
         unpack=lambda latents, height_px, width_px: latents[:, :3],
         seen_conditioning=lambda seen: {"small_picture": seen[0, 3:]},
     ),
-    "sd3": Case("sd3", build_sd3),
+    "sd3": Case("sd3", build_sd3, architecture="stable-diffusion-3-m"),
     "sd3-without-t5": Case(
         "sd3",
         lambda folder: build_sd3(folder, has_t5=False),
         absent_parts=("text_encoder_3", "tokenizer_3"),
+        architecture="stable-diffusion-3-5-medium",
     ),
-    "flux-dev": Case("flux", build_flux, unpack=unpack_flux),
+    "flux-dev": Case("flux", build_flux, unpack=unpack_flux, architecture="flux-1-dev"),
     "flux-schnell": Case(
         "flux",
         lambda folder: build_flux(folder, has_guidance=False),
         arguments=schnell_arguments,
         unpack=unpack_flux,
+        architecture="flux-1-schnell",
         distilled_hints=[
             "Train on FLUX.1-dev, and use the adapter on schnell, which has the same layers; or keep to few "
             "steps, a low rank and a low learning rate."
         ],
     ),
-    "qwen-image": Case("qwen_image", build_qwen_image, unpack=unpack_qwen_image, guided=true_guidance),
+    "qwen-image": Case(
+        "qwen_image",
+        build_qwen_image,
+        unpack=unpack_qwen_image,
+        guided=true_guidance,
+        architecture="Qwen-Image",
+    ),
     "sana": Case("sana", build_sana, arguments=unbinned),
-    "z-image": Case("z_image", build_z_image, guidance=0.0),
-    "flux2-klein": Case("flux2", build_flux2, unpack=unpack_flux2),
+    "z-image": Case("z_image", build_z_image, guidance=0.0, architecture="Z-Image"),
+    "flux2-klein": Case("flux2", build_flux2, unpack=unpack_flux2, architecture="Flux.2-klein-4b"),
 }

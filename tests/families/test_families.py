@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from tiny_runs import draw_photos, events_of, train_here
 from torch import Tensor, nn
 
-from dreamspace.config import RunConfig, save_datasets, subject_datasets
+from dreamspace.config import RunConfig, read_datasets, save_datasets, subject_datasets
+from dreamspace.config.exports import formats
 from dreamspace.data.cache import pixels_of
 from dreamspace.data.geometry import GeometryRules, plan_geometry
 from dreamspace.data.photos import list_photos
+from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
@@ -29,7 +32,7 @@ from dreamspace.models.family import (
 )
 from dreamspace.models.generate import generate
 from dreamspace.models.sampling import SamplingSettings, sample_images
-from dreamspace.run_folder import step_name
+from dreamspace.run_folder import WEIGHTS_NAME, step_name
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.objective import per_sample_loss, training_target
 from dreamspace.training.proof import grey_levels_apart
@@ -325,6 +328,32 @@ def test_stock_loader_keeps_rank_and_alpha(opened: Opened, trained: Trained) -> 
     pipeline.load_lora_weights(trained.run_dir / "adapter")
     (loaded,) = getattr(pipeline, opened.model.family.denoiser_part).peft_config.values()
     assert (loaded.r, loaded.lora_alpha) == (8, 4)
+
+
+def test_file_for_other_programs_loads_in_stock_diffusers_and_draws_the_same(
+    opened: Opened, trained: Trained, tmp_path: Path
+) -> None:
+    config = RunConfig.load(trained.run_dir / "config.json")
+    assert ("kohya" in formats(config)) == bool(opened.case.architecture)
+    if not opened.case.architecture:
+        pytest.skip("these programs do not know the family")
+    datasets = read_datasets(trained.run_dir / "multidatabackend.json")
+    file = tmp_path / "subject.safetensors"
+    file.write_bytes(kohya_file(trained.run_dir / "adapter" / WEIGHTS_NAME, config, datasets))
+
+    def drawn(folder: Path, name: str) -> np.ndarray:
+        pipeline = opened.model.pipeline(opened.model.load_denoiser(), opened.model.load_vae())
+        pipeline.load_lora_weights(folder, weight_name=name)
+        return np.asarray(our_images(opened, pipeline, 1.0, [PROMPT])[0], np.int16)
+
+    assert np.abs(drawn(tmp_path, file.name) - drawn(trained.run_dir / "adapter", WEIGHTS_NAME)).max() <= 1
+    with safe_open(file, "numpy") as opened_file:
+        metadata, names = opened_file.metadata(), set(opened_file.keys())
+    assert metadata["modelspec.architecture"] == f"{opened.case.architecture}/lora"
+    assert metadata["modelspec.trigger_phrase"] == PROMPT
+    assert not any(value.startswith(("/", "~")) for value in metadata.values()), "no path of this machine"
+    prefix = {"unet": "lora_unet_", "transformer": "transformer."}[opened.model.family.denoiser_part]
+    assert all(name.startswith(prefix) for name in names)
 
 
 def test_generating_draws_the_last_validation_image_again(opened: Opened, trained: Trained) -> None:

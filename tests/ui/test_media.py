@@ -128,7 +128,7 @@ def test_the_adapter_is_also_a_download_in_kohyas_form(client: TestClient, run_d
     assert {name: weight.max() for name, weight in found.items()} == {
         f"{layer}.lora_down.weight": 0, f"{layer}.lora_up.weight": 1, f"{layer}.alpha": 2,
     }  # fmt: skip
-    RunConfig(model_family="flux").save(run_dir / "config.json")
+    RunConfig(model_family="sana").save(run_dir / "config.json")
     assert client.get(f"{adapter_url(run_dir)}?format=kohya").status_code == 404
     assert client.get(f"{adapter_url(run_dir)}?format=pickle").status_code == 422
 
