@@ -8,6 +8,9 @@ FamilyName = Literal[
     "sd1x", "sd2x", "sdxl", "sd3", "flux", "deepfloyd", "flux2", "z_image", "qwen_image", "sana"
 ]
 
+UNET_FAMILIES: frozenset[FamilyName] = frozenset({"sd1x", "sd2x", "sdxl", "deepfloyd"})
+"""The families whose denoiser is their part `unet`; that of the others is `transformer`."""
+
 FLAVOURS: dict[FamilyName, dict[str, str]] = {
     "sd1x": {
         "1.4": "CompVis/stable-diffusion-v1-4",

@@ -285,7 +285,7 @@ class NoiseSettings(Section):
     )
     rescale_betas_zero_snr: bool = Field(
         False,
-        description="Train the last timestep on pure noise (zero-terminal SNR); for v-prediction models.",
+        description="Train and draw from pure noise on (zero-terminal SNR); for v-prediction models.",
     )
 
 

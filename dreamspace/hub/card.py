@@ -1,16 +1,28 @@
-"""The model card of an adapter. Pure: strings in, a README.md out."""
+"""The model card of what a run trained. Pure: strings in, a README.md out."""
 
 import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from huggingface_hub import ModelCardData
 
 from dreamspace.run_folder import WEIGHTS_NAME
 
-TAGS = ["text-to-image", "diffusers", "lora", "template:sd-lora", "dreambooth", "dreamspace"]
+TAGS = {
+    "lora": ["text-to-image", "diffusers", "lora", "template:sd-lora", "dreambooth", "dreamspace"],
+    "lycoris": ["text-to-image", "diffusers", "lycoris", "dreambooth", "dreamspace"],
+    "full": ["text-to-image", "diffusers", "dreambooth", "dreamspace"],
+}
+"""By the kind of weights; only a LoRA is what the Hub's own widgets know how to load."""
+
+_PACKAGES = {
+    "lora": "`diffusers`, `transformers` and `peft`",
+    "lycoris": "`diffusers`, `transformers` and `lycoris-lora`",
+    "full": "`diffusers` and `transformers`",
+}
 
 # Joiners are invisible too, but emoji, Persian and Hindi are misspelt without them.
 JOINERS = "\u200c\u200d"
@@ -20,7 +32,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _BODY = """\
 # {title}
 
-{gallery}A LoRA adapter that teaches {base} one subject by DreamBooth, trained with Dreamspace. \
+{gallery}{description}, trained with Dreamspace. \
 The photos that it learned from are not in this repository; the images are generated.
 
 ## Prompt
@@ -43,10 +55,10 @@ Write **{prompt}** where the subject is to appear.
 
 ## Limits
 
-The adapter has seen one subject in a few photos. It may repeat their poses and backgrounds, \
+{noun} has seen one subject in a few photos. It may repeat their poses and backgrounds, \
 lose details of the subject in unusual scenes, and let the subject show through in prompts that do not \
 name it. What the base model cannot draw, and what it draws with prejudice, stays so, \
-and its licence binds users of the adapter too. If the subject is a person, share nothing without their \
+and its licence binds users of this too. If the subject is a person, share nothing without their \
 consent.
 """
 
@@ -65,6 +77,28 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What the repository holds, as a card tells it.
+
+    Attributes:
+        kind: how it is loaded.
+        name: what it is, such as "LoRA adapter".
+        part: of the pipeline that was trained, "unet" or "transformer".
+        multiplier: that a LyCORIS adapter was trained at.
+        has_zero_snr: whether it draws by a noise schedule that begins at pure noise.
+    """
+
+    kind: Literal["lora", "lycoris", "full"]
+    name: str
+    part: str = "unet"
+    multiplier: float = 1.0
+    has_zero_snr: bool = False
+
+
+LORA = Weights("lora", "LoRA adapter")
+
+
+@dataclass(frozen=True)
 class CardSample:
     """A generated image: its path inside the repository and its prompt."""
 
@@ -78,12 +112,13 @@ def render_card(
     instance_prompt: str,
     samples: Sequence[CardSample],
     settings: Mapping[str, str],
+    weights: Weights = LORA,
 ) -> str:
-    """The README.md of an adapter: metadata, how to use it, how it was trained, its limits.
+    """The README.md of a repository: metadata, how to use it, how it was trained, its limits.
 
     Args:
         repo_id: `namespace/name` of the repository, a valid Hub id.
-        base: what the adapter was trained on; the metadata name it only if it is on the Hub.
+        base: what was trained on; the metadata name it only if it is on the Hub.
         instance_prompt: the prompt that calls the subject.
         samples: generated images, shown in this order.
         settings: rows of the settings table, label to value.
@@ -95,17 +130,18 @@ def render_card(
         base_model=base.hub_id,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=TAGS,
+        tags=TAGS[weights.kind],
         instance_prompt=prompt,
         widget=[{"text": one_line(s.prompt), "output": {"url": s.path}} for s in samples] or None,
     )
     body = _BODY.format(
         title=plain(repo_id.split("/")[-1]),
         gallery="<Gallery />\n\n" if samples else "",
-        base=plain(base.name),
+        description=_description(base, weights),
+        noun="The model" if weights.kind == "full" else "The adapter",
         prompt=plain(prompt),
-        usage_note=_usage_note(base),
-        snippet=_snippet(repo_id, base, prompt),
+        usage_note=_usage_note(base, weights),
+        snippet=_snippet(repo_id, base, prompt, weights),
         settings="\n".join(f"| {plain(label)} | {plain(value)} |" for label, value in settings.items()),
     )
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
@@ -123,37 +159,69 @@ def plain(text: str) -> str:
     return re.sub("[&<>]", lambda match: _ENTITIES[match.group()], escaped)
 
 
-def _usage_note(base: BaseModel) -> str:
-    note = "Install `diffusers`, `transformers` and `peft`."
-    if base.hub_id is None:
+def _description(base: BaseModel, weights: Weights) -> str:
+    if weights.kind == "full":
+        return f"A whole model: {plain(base.name)}, taught one subject by DreamBooth"
+    return f"A {plain(weights.name)} that teaches {plain(base.name)} one subject by DreamBooth"
+
+
+def _usage_note(base: BaseModel, weights: Weights) -> str:
+    note = f"Install {_PACKAGES[weights.kind]}."
+    if base.hub_id is None and weights.kind != "full":
         note += f" The base model, {plain(base.name)}, is not on the Hub: put its folder's path for `BASE`."
     return note + " For a private repository, log in by `hf auth login` first."
 
 
-def _snippet(repo_id: str, base: BaseModel, prompt: str) -> str:
-    if base.hub_id is None:
-        load = [
-            "import torch",
-            "from diffusers import DiffusionPipeline",
-            "",
-            'pipeline = DiffusionPipeline.from_pretrained("BASE", dtype=torch.float32)',
-        ]
-    else:
-        load = [
-            "import torch",
-            "from diffusers import DiffusionPipeline",
-            "",
-            f'pipeline = DiffusionPipeline.from_pretrained("{base.hub_id}").to("cuda", torch.bfloat16)',
-        ]
+def _snippet(repo_id: str, base: BaseModel, prompt: str, weights: Weights) -> str:
+    is_whole = weights.kind == "full"
+    # A whole model has its schedule in its own files.
+    has_schedule = weights.has_zero_snr and not is_whole
+    model = repo_id if is_whole else base.hub_id or "BASE"
+    placed = "" if base.hub_id is None else '.to("cuda", torch.bfloat16)'
+    dtype = ", dtype=torch.float32" if base.hub_id is None else ""
     # No raw "<" in the body at all: some viewers look for HTML inside code fences too.
     literal = json.dumps(prompt, ensure_ascii=False).replace("<", "\\u003c")
+    imports = ["import torch", f"from diffusers import {'DDIMScheduler, ' * has_schedule}DiffusionPipeline"]
+    if weights.kind == "lycoris":
+        imports += [
+            "from huggingface_hub import hf_hub_download",
+            "from lycoris import create_lycoris_from_weights",
+        ]
     return "\n".join(
         [
-            *load,
-            "pipeline.load_lora_weights(",
-            f'    "{repo_id}", subfolder="adapter", weight_name="{WEIGHTS_NAME}"',
-            ")",
+            *imports,
+            "",
+            f'pipeline = DiffusionPipeline.from_pretrained("{model}"{dtype}){placed}',
+            *(_ZERO_SNR_LINES if has_schedule else ()),
+            *_loading_lines(repo_id, weights),
             f"image = pipeline({literal}).images[0]",
             'image.save("image.png")',
         ]
     )
+
+
+_ZERO_SNR_LINES = (
+    "pipeline.scheduler = DDIMScheduler.from_config(",
+    "    pipeline.scheduler.config,",
+    "    rescale_betas_zero_snr=True,",
+    '    timestep_spacing="trailing",',
+    "    clip_sample=False,",
+    ")",
+)
+
+
+def _loading_lines(repo_id: str, weights: Weights) -> list[str]:
+    if weights.kind == "full":
+        return []
+    if weights.kind == "lora":
+        return [
+            "pipeline.load_lora_weights(",
+            f'    "{repo_id}", subfolder="adapter", weight_name="{WEIGHTS_NAME}"',
+            ")",
+        ]
+    return [
+        f'file = hf_hub_download("{repo_id}", "adapter/{WEIGHTS_NAME}")',
+        f"network, _ = create_lycoris_from_weights({weights.multiplier:g}, file, pipeline.{weights.part})",
+        "network.apply_to()",
+        "network.to(pipeline.device, pipeline.dtype)",
+    ]

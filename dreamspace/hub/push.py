@@ -1,21 +1,30 @@
-"""Publish a run: its adapter, sample images and card become a model repository on the Hugging Face Hub."""
+"""Publish a run: its weights, sample images and card become a model repository on the Hugging Face Hub."""
 
 import os
 import re
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from dreamspace import __version__
+from dreamspace.config.exports import kind_of_weights
 from dreamspace.hub.errors import hub_errors
-from dreamspace.hub.staging import read_run, stage
+from dreamspace.hub.staging import Run, read_run, stage
+from dreamspace.jobs.workspace import cache_of
 
 if TYPE_CHECKING:
     from dreamspace.jobs.events import EventWriter
+
+LARGE_BYTES = 50_000_000
+"""A file from this size on is sent alone, so that the events can say how far the upload is."""
+
+OWN_FILES = ("images/*.png", "adapter/*", "adapter-ema/*", "*/diffusion_pytorch_model*")
+"""What publishing writes, and takes away again where a later run has no such file."""
 
 
 def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> None:
@@ -47,21 +56,57 @@ def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> 
             f"The token can only read. Make one with write access at {api.endpoint}/settings/tokens and set "
             "HF_TOKEN to it."
         )
-    url = _prepare_repository(api, repo_id, arguments.get("private", True), token, events)
+    url, present = _prepare_repository(api, repo_id, arguments.get("private", True), token, events)
     with tempfile.TemporaryDirectory(prefix="staging-", dir=job_dir) as folder:
+        if kind_of_weights(run.config) == "full":
+            events.write("stage", name="saving", message="Putting the whole model together.")
+            _put_together(run, cache_of(job_dir), Path(folder))
         files = stage(run, repo_id, Path(folder))
-        megabytes = sum((Path(folder) / file).stat().st_size for file in files) / 1e6
-        message = f"Uploading {len(files)} files, {megabytes:.1f} MB, to {repo_id}."
-        events.write("stage", name="uploading", message=message)
         with hub_errors(api.endpoint, repo_id, token):
-            api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                allow_patterns=files,
-                delete_patterns="images/*.png",
-                commit_message="Publish from Dreamspace",
-            )
+            _upload(api, repo_id, Path(folder), files, present, events)
     events.write("done", step=run.config.max_train_steps, path=url)
+
+
+def _put_together(run: Run, cache: Path, folder: Path) -> None:
+    """Write the whole model that a run trained."""
+    # Here alone, because the app reads this module too, and torch with it would take its memory and time.
+    import torch
+
+    from dreamspace.models.base import open_model
+    from dreamspace.models.export import merge
+
+    merge(open_model(run.config, cache, torch.device("cpu")), run.weights.parents[1], folder)
+
+
+def _upload(
+    api: HfApi, repo_id: str, folder: Path, files: list[str], present: set[str], events: "EventWriter"
+) -> None:
+    """Upload files in one commit; large ones are sent one after the other before it.
+
+    Args:
+        files: their paths in `folder`.
+        present: the paths of what is in the repository.
+    """
+    additions = [CommitOperationAdd(file, folder / file) for file in files]
+    total = sum(addition.upload_info.size for addition in additions)
+    message = f"Uploading {len(files)} files, {total / 1e6:.1f} MB, to {repo_id}"
+    events.write("stage", name="uploading", message=f"{message}.")
+    sent = 0
+    for addition in additions:
+        if addition.upload_info.size >= LARGE_BYTES:
+            api.preupload_lfs_files(repo_id, [addition])
+            sent += addition.upload_info.size
+            events.write(
+                "stage", name="uploading", message=f"{message}: {sent / 1e6:.1f} MB of it are there."
+            )
+    outdated = [
+        file for file in sorted(present - set(files)) if any(fnmatch(file, name) for name in OWN_FILES)
+    ]
+    api.create_commit(
+        repo_id,
+        [*additions, *map(CommitOperationDelete, outdated)],
+        commit_message="Publish from Dreamspace",
+    )
 
 
 def find_token() -> str:
@@ -109,8 +154,13 @@ def _proposal(repo_id: str) -> str:
     return "/".join(part for part in parts if part) or "my-subject"
 
 
-def _prepare_repository(api: HfApi, repo_id: str, private: bool, token: str, events: "EventWriter") -> str:
-    """Create the repository, or see that an existing one may be written to; return its address.
+def _prepare_repository(
+    api: HfApi, repo_id: str, private: bool, token: str, events: "EventWriter"
+) -> tuple[str, set[str]]:
+    """Create the repository, or see that an existing one may be written to.
+
+    Returns:
+        Its address, and the paths of the files in it.
 
     Creating what exists changes nothing, its visibility included, so that is compared with what was asked.
     """
@@ -134,4 +184,4 @@ def _prepare_repository(api: HfApi, repo_id: str, private: bool, token: str, eve
             message=f"{repo_id} exists and is private, and stays so.",
             hint=f"Make it public at {url}/settings.",
         )
-    return url
+    return url, files

@@ -1,8 +1,8 @@
 """From a run folder to the folder that is uploaded: an exact list of files, and no path or name of a person.
 
-Uploaded are the adapter, the moving average of its weights if there is one, the newest sample images and the
-card. Photos, configuration files (they hold
-paths), checkpoints and logs stay.
+Uploaded are the adapter and the moving average of its weights if there is one, or the whole model where all
+of it was trained; the newest sample images and the card. Photos, configuration files (they hold paths),
+checkpoints and logs stay.
 """
 
 import json
@@ -24,10 +24,12 @@ from dreamspace.config import (
     subject_prompt,
 )
 from dreamspace.config.exports import kind_of_weights
+from dreamspace.config.families import UNET_FAMILIES
+from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.files import replace_file
-from dreamspace.hub.card import BaseModel, CardSample, render_card
+from dreamspace.hub.card import BaseModel, CardSample, Weights, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
-from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME
+from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME, weights_file
 
 ADAPTER = f"adapter/{WEIGHTS_NAME}"
 AVERAGED_ADAPTER = f"{AVERAGED}/{WEIGHTS_NAME}"
@@ -39,8 +41,6 @@ _SETTINGS = {
     "gradient_accumulation_steps": "Gradient accumulation",
     "learning_rate": "Learning rate",
     "lr_scheduler": "Learning rate schedule",
-    "lora_rank": "LoRA rank",
-    "lora_alpha": "LoRA alpha",
     "mixed_precision": "Mixed precision",
     "snr_gamma": "Min-SNR gamma",
     "seed": "Seed",
@@ -52,12 +52,12 @@ class Run:
     """What publishing takes from a run folder.
 
     Attributes:
-        adapter: the file of the trained weights.
-        averaged: that of their moving average, if the run has one.
+        weights: the file of what was trained.
+        averaged: that of the moving average of an adapter, if the run has one.
         samples: images of the newest sampled step, each with its prompt.
     """
 
-    adapter: Path
+    weights: Path
     config: RunConfig
     datasets: list[DatasetConfig]
     samples: Sequence[tuple[Path, str]]
@@ -73,19 +73,20 @@ def read_run(run_dir: Path) -> Run:
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"{run_dir} is not a run: it has no config.json. Give the folder of a training run.")
     config = RunConfig.load(run_dir / "config.json")
-    if kind_of_weights(config) != "lora":
+    weights = weights_file(run_dir / "adapter")
+    if weights is None:
         raise ValueError(
-            f"The run {run_dir.name} did not train a LoRA, and only these are published yet. Write it by "
-            "`export`, and upload that by `hf upload`."
+            f"The run {run_dir.name} has nothing to publish yet: its folder adapter/ holds no weights. "
+            "Let it finish training, then publish."
         )
-    if not (run_dir / ADAPTER).is_file():
+    if kind_of_weights(config) == "lycoris" and "ia3" in (config.lycoris_config or LycorisConfig()).algos:
         raise ValueError(
-            f"The run {run_dir.name} has no adapter yet ({ADAPTER} is missing). Let it finish training, then "
-            "publish."
+            "LyCORIS cannot load an ia3 adapter from its file, so that nobody could use it. Write the whole "
+            "model by `export --format merged`, and upload that by `hf upload`."
         )
     events, _ = read_events(run_dir / EVENTS_FILE)
     return Run(
-        run_dir / ADAPTER,
+        weights,
         config,
         read_datasets(run_dir / "multidatabackend.json"),
         _newest_samples(run_dir, events),
@@ -94,23 +95,27 @@ def read_run(run_dir: Path) -> Run:
 
 
 def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
-    """Write what is to be uploaded into an empty folder; return the files' paths in it, sorted.
+    """Write what is to be uploaded into a folder; return the paths of all files in it, sorted.
+
+    Args:
+        folder: empty, or with the whole model where that was trained.
 
     Raises:
         ValueError: if the adapter or an image cannot be read.
     """
-    adapters = {ADAPTER: run.adapter} | ({AVERAGED_ADAPTER: run.averaged} if run.averaged else {})
-    for name, source in adapters.items():
-        copy_adapter(source, folder / name)
+    if kind_of_weights(run.config) != "full":
+        copy_adapter(run.weights, folder / ADAPTER)
+        if run.averaged is not None:
+            copy_adapter(run.averaged, folder / AVERAGED_ADAPTER)
     samples = [CardSample(f"images/{index}.png", prompt) for index, (_, prompt) in enumerate(run.samples)]
     for (image, _), sample in zip(run.samples, samples, strict=True):
         _copy_image(image, folder / sample.path)
     base = describe_base_model(run.config.pretrained_model_name_or_path)
     prompt = subject_prompt(run.config, run.datasets)
-    card = render_card(repo_id, base, prompt, samples, card_settings(run))
+    card = render_card(repo_id, base, prompt, samples, card_settings(run), describe_weights(run.config))
     with replace_file(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
-    return sorted([*adapters, "README.md", *(sample.path for sample in samples)])
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def describe_base_model(name: str) -> BaseModel:
@@ -118,6 +123,19 @@ def describe_base_model(name: str) -> BaseModel:
     if name == "mini":
         return BaseModel("the mini model that Dreamspace brings along", None)
     return BaseModel(name, name) if is_hub_id(name) else BaseModel("a model from a local folder", None)
+
+
+def describe_weights(config: RunConfig) -> Weights:
+    """What a card says of what a run trained."""
+    kind = kind_of_weights(config)
+    lycoris = config.lycoris_config or LycorisConfig()
+    names = {
+        "lora": f"{'DoRA' if config.use_dora else 'LoRA'} adapter",
+        "lycoris": f"LyCORIS adapter ({', '.join(sorted(lycoris.algos))})",
+        "full": "whole model",
+    }
+    part = "unet" if config.model_family in UNET_FAMILIES else "transformer"
+    return Weights(kind, names[kind], part, lycoris.multiplier, config.rescale_betas_zero_snr)
 
 
 def card_settings(run: Run) -> dict[str, str]:
@@ -131,12 +149,38 @@ def card_settings(run: Run) -> dict[str, str]:
     settings = run.config.model_dump(include=set(_SETTINGS))
     return {
         "Base model": describe_base_model(run.config.pretrained_model_name_or_path).name,
+        **_weights_settings(run.config),
         "Steps": _shown(run.config.max_train_steps),
         "Resolution": f"{_shown(subject.resolution)} {unit}",
         **{label: _shown(settings[key]) for key, label in _SETTINGS.items() if settings[key] is not None},
+        **_precision_settings(run.config),
         "Prior preservation": "yes" if has_prior else "no",
         "Dreamspace": dreamspace.__version__,
     }
+
+
+def _weights_settings(config: RunConfig) -> dict[str, str]:
+    weights = {"Weights": describe_weights(config).name}
+    if config.model_type == "full":
+        return weights
+    rank, alpha = config.lora_rank, config.lora_alpha
+    if config.lora_type == "lycoris":
+        lycoris = config.lycoris_config or LycorisConfig()
+        rank, alpha = lycoris.linear_dim, lycoris.linear_alpha
+    return weights | {"Rank": _shown(rank), "Alpha": _shown(rank if alpha is None else alpha)}
+
+
+def _precision_settings(config: RunConfig) -> dict[str, str]:
+    """The levels of what was quantised, and the noise schedule where it is not the model's own."""
+    levels = {
+        "Precision of the base model": config.base_model_precision,
+        "Precision of text encoder 1": config.text_encoder_1_precision,
+        "Precision of text encoder 2": config.text_encoder_2_precision,
+        "Precision of text encoder 3": config.text_encoder_3_precision,
+        "Precision of text encoder 4": config.text_encoder_4_precision,
+    }
+    settings = {label: level for label, level in levels.items() if level != "no_change"}
+    return settings | ({"Noise schedule": "zero terminal SNR"} if config.rescale_betas_zero_snr else {})
 
 
 def copy_adapter(source: Path, target: Path) -> None:
@@ -164,7 +208,8 @@ def copy_adapter(source: Path, target: Path) -> None:
 
 
 def _harmless(metadata: Mapping[str, str]) -> dict[str, str]:
-    kept = {"format": metadata.get("format", "pt")}
+    # LyCORIS adapters say in "multiplier" how strongly they were trained.
+    kept = {"format": "pt"} | {key: metadata[key] for key in ("format", "multiplier") if key in metadata}
     if "lora_adapter_metadata" in metadata:
         # diffusers reads alpha from here; without it the adapter would load with alpha = rank.
         settings = json.loads(metadata["lora_adapter_metadata"])

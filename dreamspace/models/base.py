@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import nn
 
 from dreamspace.config import RunConfig
@@ -34,6 +35,7 @@ class BaseModel:
         denoiser_dtype: of the denoiser's; fp32 where it is trained whole.
         precisions: by part, the level of those that are quantised.
         quantize_via: where they are.
+        has_zero_snr: whether its pipelines draw from pure noise on, as `rescale_betas_zero_snr` trains it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class BaseModel:
     denoiser_dtype: torch.dtype = torch.float32
     precisions: dict[str, Precision] = field(default_factory=dict)
     quantize_via: Literal["cpu", "accelerator"] = "accelerator"
+    has_zero_snr: bool = False
 
     @property
     def multiple_px(self) -> int:
@@ -103,13 +106,25 @@ class BaseModel:
             given[self.family.vae_part] = vae
         # An upscaler has a scheduler more, for the noise on the picture that it is given.
         schedulers = {name for name in self._parts if name.endswith("scheduler")}
-        pipeline = self._stock_pipeline({*schedulers, *given}, **given)
+        pipeline = self._rescheduled(self._stock_pipeline({*schedulers, *given}, **given))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     def whole_pipeline(self) -> Any:
         """The stock pipeline with all of its parts but those that judge images, on the CPU."""
-        return self._stock_pipeline(set(self._present(self._parts.keys() - UNUSED_PARTS)))
+        return self._rescheduled(self._stock_pipeline(set(self._present(self._parts.keys() - UNUSED_PARTS))))
+
+    def _rescheduled(self, pipeline: Any) -> Any:
+        """The pipeline with the noise schedule that the model is trained by (arXiv:2305.08891)."""
+        if self.has_zero_snr and self.family.scheduler_class is DDPMScheduler:
+            # The model's own sampler may be of a kind that cannot begin there.
+            pipeline.scheduler = DDIMScheduler.from_config(
+                pipeline.scheduler.config,
+                rescale_betas_zero_snr=True,
+                timestep_spacing="trailing",
+                clip_sample=False,
+            )
+        return pipeline
 
     def encode_prompts(
         self, prompts: Iterable[str], cache_dir: Path | None = None
@@ -212,6 +227,7 @@ def open_model(
         torch.float32 if config.model_type == "full" else WEIGHT_DTYPES[config.mixed_precision],
         _precisions(config, family, device),
         config.quantize_via,
+        config.rescale_betas_zero_snr,
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dreamspace.data.photos import photo_files
@@ -80,6 +81,8 @@ def draw_class_images(
         )
     on_progress(done, count)
     conditioning = model.encode_prompts([*prompts, ""])
+    # The base model as it is, whose noise schedule is its own.
+    model = replace(model, has_zero_snr=False)
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
     tiny_vae = load_tiny_vae(model.folder, model.device) if previews else None
     for start in range(0, len(missing), BATCH_SIZE):

@@ -10,12 +10,13 @@ from safetensors import safe_open
 
 from dreamspace.config import RunConfig, read_datasets
 from dreamspace.config.exports import check_format
-from dreamspace.files import replace_file
+from dreamspace.files import read_json, replace_file, write_json
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.source import INDEX_FILE
 from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, weights_file
 
 
@@ -76,11 +77,21 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         pipeline.save_pretrained(temporary)
+        _forget_places(temporary)
         if out.exists():
             out.rmdir()
         temporary.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _forget_places(folder: Path) -> None:
+    """Remove from the files of a model where on this machine it was loaded from."""
+    for file in (folder / INDEX_FILE, *sorted(folder.glob("*/*config.json"))):
+        content = read_json(file)
+        kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "name_or_path")}
+        if kept != content:
+            write_json(file, kept)
 
 
 def _full_size_bytes(file: Path) -> int:

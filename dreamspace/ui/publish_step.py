@@ -1,4 +1,4 @@
-"""Step 7: the adapter becomes a model repository on the Hugging Face Hub."""
+"""Step 7: what was trained becomes a model repository on the Hugging Face Hub."""
 
 import os
 import re
@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.hub.card import TAGS
+from dreamspace.hub.staging import describe_weights
+from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import start_job
@@ -114,7 +117,15 @@ def _preview(page: Page) -> Markup:
         for event in history.shown(last, prompt)[:1]
         if last > 0
     ]
-    return render("publish_preview.html", pictures=pictures, title=page.run.title, config=page.run.config)
+    weights = describe_weights(page.run.config)
+    return render(
+        "publish_preview.html",
+        pictures=pictures,
+        title=page.run.title,
+        config=page.run.config,
+        tags=[tag for tag in TAGS[weights.kind] if ":" not in tag],
+        files="all files of the model" if weights.kind == "full" else WEIGHTS_NAME,
+    )
 
 
 def _state(page: Page) -> Markup:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import build_stable_diffusion
 
 from dreamspace.config import RunConfig
 from dreamspace.config.families import FamilyName
@@ -14,6 +15,7 @@ from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.family import DistilledFamily
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.training.proof import grey_levels_apart
+from dreamspace.training.schedule import noise_schedule
 from families.flux2 import build_flux2
 from families.sana import build_sana, unbinned
 from families.z_image import BASE_SHIFT, TURBO_SHIFT, build_z_image
@@ -57,6 +59,27 @@ def test_folder_says_whether_the_model_was_distilled(
     assert isinstance(distilled, DistilledFamily)
     assert base.distilled_advice is None
     assert "use the adapter on" in distilled.distilled_advice
+
+
+def test_zero_terminal_snr_is_drawn_by_as_it_is_trained(tmp_path: Path) -> None:
+    folder = build_stable_diffusion(tmp_path / "model", "v_prediction", 24)
+    config = RunConfig(
+        model_family="sd2x", pretrained_model_name_or_path=str(folder), rescale_betas_zero_snr=True
+    )
+    model = open_model(config, tmp_path / "cache", torch.device("cpu"))
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
+    schedule = noise_schedule(model.noise_scheduler(), rescale_zero_snr=True)
+    torch.testing.assert_close(pipeline.scheduler.alphas_cumprod, schedule.alphas**2)
+    pipeline.scheduler.set_timesteps(10)
+    assert pipeline.scheduler.timesteps[0] == 999, "the first step begins at pure noise"
+    assert pipeline.scheduler.alphas_cumprod[999] == 0
+    assert np.ptp(np.asarray(our_image(model, 4.0))) > 8
+    plain = opened("sd2x", folder, tmp_path / "cache")
+    pipeline = plain.pipeline(plain.load_denoiser(), plain.load_vae())
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
+    assert pipeline.scheduler.alphas_cumprod[999] > 0
+    # What a merged model is written with.
+    assert model.whole_pipeline().scheduler.config.rescale_betas_zero_snr is True
 
 
 def test_distilled_klein_draws_without_guidance_as_its_stock_pipeline_does(tmp_path: Path) -> None:

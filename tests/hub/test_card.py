@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from dreamspace.hub.card import BaseModel, CardSample, one_line, plain, render_card
+from dreamspace.hub.card import BaseModel, CardSample, Weights, one_line, plain, render_card
 from tests.hub.fake_hub import front_matter
 
 SDXL = BaseModel("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-base-1.0")
@@ -63,6 +63,26 @@ def test_snippet_is_python_that_loads_this_repository() -> None:
         "subfolder": "adapter",
         "weight_name": "pytorch_lora_weights.safetensors",
     }
+
+
+def test_snippet_draws_by_the_schedule_that_was_trained() -> None:
+    def drawn_with(weights: Weights) -> str:
+        return snippet(render_card("alice/rex", SDXL, "sks", [], {"Steps": "200"}, weights))
+
+    calls = ast.walk(ast.parse(drawn_with(Weights("lora", "LoRA adapter", has_zero_snr=True))))
+    (scheduler,) = (
+        call
+        for call in calls
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "from_config"
+    )
+    assert {k.arg: k.value.value for k in scheduler.keywords} == {
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+    }
+    assert "scheduler" not in drawn_with(Weights("lora", "LoRA adapter"))
+    # It is in the model's own files.
+    assert "scheduler" not in drawn_with(Weights("full", "whole model", has_zero_snr=True))
 
 
 def test_settings_and_limits_are_in_the_body() -> None:

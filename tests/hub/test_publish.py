@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
+from dreamspace.hub import push
 from dreamspace.hub.push import check_repo_id, with_namespace
+from dreamspace.jobs.events import EventWriter, read_events
 from tests.hub.conftest import PHOTOS, ROOT, Outcome, write_image
 from tests.hub.fake_hub import FakeHub, Reply, front_matter
 
@@ -64,6 +67,35 @@ def test_publishing_the_same_run_again_makes_no_commit(
     assert publish_run(**mode).exit_status == 0
     assert len(repository.commits) == 1
     assert repository.sha == sha
+
+
+def test_large_files_are_sent_one_by_one_and_files_of_others_stay(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "LARGE_BYTES", 1000)
+    theirs = {"adapter/old.safetensors": b"ours", "notes.txt": b"theirs", "unet/big.safetensors": b"old"}
+    repository = hub.add_repository("alice/rex", is_private=True, files=theirs)
+    for folder in ("unet", "job"):
+        (tmp_path / folder).mkdir()
+    for name, size in {
+        "unet/big.safetensors": 3_000_000,
+        "vae.safetensors": 2_000_000,
+        "README.md": 9,
+    }.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    api = HfApi(hub.endpoint, token=hub.token)
+    events = EventWriter(tmp_path / "job")
+    files = ["README.md", "unet/big.safetensors", "vae.safetensors"]
+    push._upload(api, "alice/rex", tmp_path, files, set(theirs), events)
+    events.close()
+    assert [event["message"] for event in read_events(tmp_path / "job" / "events.jsonl")[0]] == [
+        "Uploading 3 files, 5.0 MB, to alice/rex.",
+        "Uploading 3 files, 5.0 MB, to alice/rex: 3.0 MB of it are there.",
+        "Uploading 3 files, 5.0 MB, to alice/rex: 5.0 MB of it are there.",
+    ]
+    assert sorted(repository.files) == ["README.md", "notes.txt", "unet/big.safetensors", "vae.safetensors"]
+    assert repository.files["unet/big.safetensors"].size == 3_000_000
+    assert len(repository.commits) == 1
 
 
 def test_publishing_again_after_a_change_replaces_the_tree(
@@ -249,7 +281,7 @@ def test_a_run_without_adapter_fails_before_any_request(
     hub: FakeHub, publish_run: Publish, run_dir: Path
 ) -> None:
     (run_dir / ADAPTER).unlink()
-    assert "has no adapter yet" in publish_run().message
+    assert "has nothing to publish yet" in publish_run().message
     assert hub.requests == []
 
 

@@ -4,17 +4,23 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from lycoris import LycorisNetwork, create_lycoris
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image, ImageChops
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamspace.files import read_json, write_json
+from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.sd1x import StableDiffusion
+from dreamspace.run_folder import WEIGHTS_NAME
 from tests.hub.conftest import PHOTOS
 from tests.hub.fake_hub import FakeHub
 
@@ -70,25 +76,68 @@ def save_strong_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None
     pipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=metadata)
 
 
-def test_the_snippet_draws_with_the_published_adapter(
-    hub: FakeHub, run_dir: Path, publish_run, base: StableDiffusionPipeline, tmp_path: Path
-) -> None:
-    save_strong_adapter(base, run_dir / "adapter")
-    assert PHOTOS.encode() in (run_dir / "adapter" / "pytorch_lora_weights.safetensors").read_bytes()
-    config = read_json(run_dir / "config.json")
-    write_json(run_dir / "config.json", {**config, "pretrained_model_name_or_path": str(tmp_path / "base")})
-    assert publish_run(**LFS).exit_status == 0
+def save_strong_lycoris(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a LyCORIS adapter of plain effect, trained at another multiplier than 1."""
+    LycorisNetwork.apply_preset({"target_module": [], "target_name": ["*to_q", "*to_v"], "use_fnmatch": True})
+    network = create_lycoris(pipeline.unet, 1.0, linear_dim=4, linear_alpha=8, algo="lokr")
+    network.apply_to()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_()
+    folder.mkdir(exist_ok=True)
+    metadata = {"format": "pt", "multiplier": "0.5", "ss_dataset_dirs": PHOTOS}
+    network.save_weights(str(folder / WEIGHTS_NAME), None, metadata)
 
-    card = hub.repositories["alice/rex"].files["README.md"].content.decode()
-    snippet = (
-        re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1).replace("BASE", str(tmp_path / "base"))
-    )
-    code = f"""import torch
-torch.manual_seed(1)
-{snippet}
-torch.manual_seed(1)
-pipeline.unload_lora_weights()
-pipeline("a photo of a sks dog").images[0].save("base.png")
+
+def save_other_unet(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a whole denoiser that draws something else, with a path in its configuration."""
+    with torch.no_grad():
+        for weight in pipeline.unet.parameters():
+            weight.mul_(1.5)
+    (folder / WEIGHTS_NAME).unlink()
+    pipeline.unet.register_to_config(_name_or_path=PHOTOS)
+    pipeline.unet.save_pretrained(folder / "unet")
+
+
+LYCORIS = {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "multiplier": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("save", "settings"),
+    [
+        (save_strong_adapter, {}),
+        (save_strong_lycoris, LYCORIS),
+        (save_other_unet, {"model_type": "full"}),
+    ],
+    ids=["lora", "lycoris", "full"],
+)
+def test_the_snippet_draws_with_what_was_published(
+    hub: FakeHub,
+    run_dir: Path,
+    publish_run,
+    base: StableDiffusionPipeline,
+    tmp_path: Path,
+    save: Callable[[StableDiffusionPipeline, Path], None],
+    settings: dict[str, Any],
+) -> None:
+    save(base, run_dir / "adapter")
+    config = read_json(run_dir / "config.json")
+    model = {"pretrained_model_name_or_path": str(tmp_path / "base")}
+    write_json(run_dir / "config.json", {**config, **model, **settings})
+    outcome = publish_run(**LFS)
+    assert outcome.exit_status == 0, outcome.output
+
+    files = hub.repositories["alice/rex"].files
+    for name, file in files.items():
+        for path in (PHOTOS, str(tmp_path), hub.token):
+            assert path.encode() not in file.content, name
+    snippet = re.search(r"```python\n(.*?)```", files["README.md"].content.decode(), re.DOTALL).group(1)
+    assert ("BASE" in snippet) == (settings.get("model_type") != "full")
+    drawing = 'torch.manual_seed(1)\npipeline("a photo of a sks dog").images[0].save'
+    code = f"""{snippet.replace("BASE", str(tmp_path / "base"))}
+{drawing}("published.png")
+pipeline = DiffusionPipeline.from_pretrained({str(tmp_path / "base")!r})
+{drawing}("base.png")
 """
     # Several threads are slower at this size, and many times slower where other processes want the cores.
     environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf")}
@@ -101,5 +150,17 @@ pipeline("a photo of a sks dog").images[0].save("base.png")
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    with Image.open(tmp_path / "image.png") as adapted, Image.open(tmp_path / "base.png") as plain:
-        assert max(high for _, high in ImageChops.difference(adapted, plain).getextrema()) > 8
+    assert (tmp_path / "image.png").is_file()
+    # What a pipeline draws into which the run's own loader put what the run holds.
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "base")
+    load_into_pipeline(pipeline, StableDiffusion(), run_dir / "adapter")
+    torch.manual_seed(1)
+    pipeline("a photo of a sks dog").images[0].save(tmp_path / "trained.png")
+    assert farthest(tmp_path / "published.png", tmp_path / "trained.png") <= 1
+    assert farthest(tmp_path / "published.png", tmp_path / "base.png") > 8
+
+
+def farthest(first: Path, second: Path) -> int:
+    """The largest difference of two images in one channel of one pixel."""
+    with Image.open(first) as one, Image.open(second) as other:
+        return max(high for _, high in ImageChops.difference(one, other).getextrema())

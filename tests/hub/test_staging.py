@@ -66,12 +66,47 @@ def test_settings_come_from_the_subject_dataset_and_the_config(run_dir: Path, tm
         "Gradient accumulation": "1",
         "Learning rate": "0.0001",
         "Learning rate schedule": "constant",
-        "LoRA rank": "16",
+        "Weights": "LoRA adapter",
+        "Rank": "16",
+        "Alpha": "16",
         "Mixed precision": "no",
         "Seed": "42",
         "Prior preservation": "yes",
         "Dreamspace": dreamspace.__version__,
     }
+
+
+def test_card_tells_the_kind_of_weights_and_the_levels_of_precision(run_dir: Path, tmp_path: Path) -> None:
+    config = read_json(run_dir / "config.json")
+    lycoris = {"algo": "lokr", "linear_dim": 8, "linear_alpha": 4, "multiplier": 0.5}
+    changes = {
+        "model_family": "flux",
+        "lora_type": "lycoris",
+        "lycoris_config": lycoris,
+        "base_model_precision": "int8-quanto",
+        "text_encoder_2_precision": "nf4-bnb",
+    }
+    write_json(run_dir / "config.json", {**config, **changes})
+    card = staged(run_dir, tmp_path / "staging")["README.md"].decode()
+    assert front_matter(card)["tags"] == ["text-to-image", "diffusers", "lycoris", "dreambooth", "dreamspace"]
+    for row in (
+        r"| Weights | LyCORIS adapter \(lokr\) |",
+        "| Rank | 8 |",
+        "| Alpha | 4 |",
+        "| Precision of the base model | int8-quanto |",
+        "| Precision of text encoder 2 | nf4-bnb |",
+    ):
+        assert row in card
+    assert "text encoder 1" not in card
+    assert "create_lycoris_from_weights(0.5, file, pipeline.transformer)" in card
+
+
+def test_an_adapter_that_lycoris_cannot_load_is_refused(run_dir: Path) -> None:
+    config = read_json(run_dir / "config.json")
+    changes = {"lora_type": "lycoris", "lycoris_config": {"algo": "ia3"}}
+    write_json(run_dir / "config.json", {**config, **changes})
+    with pytest.raises(ValueError, match="cannot load an ia3 adapter from its file"):
+        read_run(run_dir)
 
 
 def test_card_names_a_caption_that_was_trained(run_dir: Path, tmp_path: Path) -> None:
@@ -156,7 +191,7 @@ def test_a_broken_image_is_refused_by_name(run_dir: Path, tmp_path: Path) -> Non
 
 def test_a_run_without_adapter_is_refused(run_dir: Path) -> None:
     (run_dir / "adapter" / "pytorch_lora_weights.safetensors").unlink()
-    with pytest.raises(ValueError, match="The run rex-1 has no adapter yet"):
+    with pytest.raises(ValueError, match="The run rex-1 has nothing to publish yet"):
         read_run(run_dir)
 
 

@@ -118,6 +118,7 @@ def test_merged_folder_is_a_whole_stock_model(
     folder = exported(run_of(kind), "merged", tmp_path / "merged")
     merged = StableDiffusionPipeline.from_pretrained(folder)
     assert not [name for name in merged.unet.state_dict() if "lora" in name or "lycoris" in name]
+    assert not [file for file in folder.rglob("*.json") if str(tiny_model) in file.read_text()], "a path"
     assert np.abs(image(merged) - trained_image(tiny_model, run_of(kind))).max() <= 1
 
 
