@@ -22,6 +22,7 @@ from dreamspace.data.captions import check_caption_files
 from dreamspace.data.kohya import is_kohya_folder, read_kohya_folder
 from dreamspace.data.lint import lint_run
 from dreamspace.data.photos import list_photos
+from dreamspace.jobs.branch import branch_run
 from dreamspace.jobs.new_run import copy_run, extend_run, prior_folder, write_pair, write_run
 from dreamspace.jobs.workspace import Workspace, cache_of
 
@@ -88,12 +89,21 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
         help="begin with this adapter, of the same kind and rank: its folder or .safetensors file",
     )
     train.add_argument(
-        "--steps", type=int, metavar="N", help="with --resume: go on to N steps, also after the end"
+        "--from-checkpoint",
+        type=given_path,
+        metavar="DIR",
+        help="a new run that goes on from this checkpoint of another, which stays as it is",
+    )
+    train.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="with --resume or --from-checkpoint: go on to N steps, also after the end",
     )
     train.add_argument(
         "--restart-schedule",
         action="store_true",
-        help="with --steps: the learning-rate schedule begins anew; else it is stretched",
+        help="with them: the learning-rate schedule begins anew; else it is stretched",
     )
     train.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
 
@@ -116,15 +126,22 @@ _SHORT_FORM = (
 def run_train(options: argparse.Namespace) -> int:
     """Write the run's folder, or take the one to be resumed, and train it."""
     run_dir = options.run_dir.resolve()
-    if options.from_adapter is not None and not options.resume:
+    if options.from_adapter is not None and not (options.resume or options.from_checkpoint):
         adapter = json.dumps(str(options.from_adapter.resolve()))
         options.settings = [*(options.settings or []), f"init_lora={adapter}"]
+    resumes = options.resume
     if options.resume:
         _check_resume(options)
         if options.steps is not None:
             extend_run(run_dir, options.steps, options.restart_schedule)
+    elif options.from_checkpoint is not None:
+        _write_branch(options)
+        resumes = True
     elif options.steps is not None or options.restart_schedule:
-        raise ValueError("--steps goes with --resume. For a new run write --set max_train_steps=N.")
+        raise ValueError(
+            "--steps and --restart-schedule go with --resume or --from-checkpoint. For a new run write --set "
+            "max_train_steps=N."
+        )
     elif options.config or options.datasets:
         _write_pair(options)
     elif options.photos and is_kohya_folder(options.photos):
@@ -137,17 +154,28 @@ def run_train(options: argparse.Namespace) -> int:
     if hints:
         print(hints, flush=True)
     secrets = secrets_for(config.pretrained_model_name_or_path)
-    return run_job_in(run_dir, "train", {"resume": options.resume}, secrets=secrets)
+    return run_job_in(run_dir, "train", {"resume": resumes}, secrets=secrets)
 
 
 def _check_resume(options: argparse.Namespace) -> None:
-    given = ("config", "datasets", "settings", "from_adapter", *_SHORT_FORM)
+    given = ("config", "datasets", "settings", "from_adapter", "from_checkpoint", *_SHORT_FORM)
     for name in given:
         if getattr(options, name) is not None:
             option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--resume goes on with the run's own settings. Leave out {option}.")
     if not (options.run_dir / "config.json").exists():
         raise ValueError(f"There is no run in {options.run_dir} to resume. Start it without --resume.")
+
+
+def _write_branch(options: argparse.Namespace) -> None:
+    for name in ("config", "datasets", "from_adapter", *_SHORT_FORM):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--from-checkpoint goes on with the other run's own photos and settings. Leave out "
+                f"--{name.replace('_', '-')}, or change a setting by --set."
+            )
+    checkpoint, settings = options.from_checkpoint.resolve(), options.settings or []
+    branch_run(options.run_dir.resolve(), checkpoint, options.steps, options.restart_schedule, settings)
 
 
 def _write_pair(options: argparse.Namespace) -> None:

@@ -71,15 +71,14 @@ def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Restore what `save_optimizer` wrote.
-
-    Raises:
-        ValueError: if the files are missing, as in a checkpoint whose optimizer state was pruned.
-    """
-    if not (folder / "optimizer.safetensors").exists():
-        raise ValueError(f"{folder.name} holds no optimizer state. Resume from a newer checkpoint.")
+    """Restore what `save_optimizer` wrote."""
     tensors = load_file(folder / "optimizer.safetensors")
     optimizer.load_state_dict(restore_state(tensors, read_json(folder / "optimizer.json")))
+
+
+def has_optimizer(folder: Path) -> bool:
+    """Whether a checkpoint still holds the state of the optimizer."""
+    return (folder / "optimizer.safetensors").exists()
 
 
 def replace_folder(temporary: Path, folder: Path) -> None:
@@ -105,14 +104,17 @@ def load_modules(modules: dict[str, nn.Module], folder: Path) -> None:
 
 
 def resumable_checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints that still hold optimizer state, oldest first."""
-    found = [path.parent for path in (run_dir / "checkpoints").glob("step-*/optimizer.safetensors")]
-    return sorted(found, key=step_of)
+    """The checkpoints that still hold optimizer state, oldest first.
+
+    Where none does, those that hold weights: a run may begin at such a one of another run.
+    """
+    found = sorted((run_dir / "checkpoints").glob("step-*/"), key=step_of)
+    return [folder for folder in found if has_optimizer(folder)] or found
 
 
 def prune_optimizers(run_dir: Path, num_kept: int) -> None:
     """Remove what resuming needs of all but the newest checkpoints; their adapters stay, to be compared."""
-    for outdated in resumable_checkpoints(run_dir)[:-num_kept]:
+    for outdated in filter(has_optimizer, resumable_checkpoints(run_dir)[:-num_kept]):
         for name in RESUMING_FILES:
             (outdated / name).unlink(missing_ok=True)
 

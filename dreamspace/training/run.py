@@ -15,6 +15,7 @@ from dreamspace.models.family import DistilledFamily
 from dreamspace.models.previews import load_tiny_vae
 from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
+    has_optimizer,
     prune_optimizers,
     remove_unfinished,
     replace_folder,
@@ -216,6 +217,12 @@ class Run:
         if not found:
             return 0
         state = self.state.load(found[-1])
+        if not has_optimizer(found[-1]):
+            self.events.write(
+                "warning",
+                message=f"{found[-1].name} holds no optimizer state any more, so the optimizer begins anew.",
+                hint="A higher checkpoints_total_limit keeps it in more checkpoints.",
+            )
         if state["digest"] != self.state.digest:
             self.events.write(
                 "warning",

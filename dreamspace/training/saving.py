@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from dreamspace.files import read_json, write_json
 from dreamspace.models.adapters import Adapter
 from dreamspace.run_folder import EMA_FOLDER, weights_file
-from dreamspace.training.checkpoints import load_optimizer, save_optimizer, save_tensors
+from dreamspace.training.checkpoints import has_optimizer, load_optimizer, save_optimizer, save_tensors
 from dreamspace.training.ema import MovingAverage
 from dreamspace.training.optimizers import averages_weights, put_in_place, usable_weights
 
@@ -76,6 +76,8 @@ class TrainingState:
     def load(self, folder: Path) -> dict[str, Any]:
         """Restore a checkpoint bit-exactly; returns its `state.json`.
 
+        Where the optimizer's state was pruned the optimizer stays as it is.
+
         Raises:
             ValueError: if it is of another adapter or optimizer.
         """
@@ -86,7 +88,8 @@ class TrainingState:
                 f"'{self.optimizer_name}'. Set it back, or start a new run from the adapter."
             )
         self._load_weights(folder)
-        load_optimizer(self.optimizer, folder)
+        if has_optimizer(folder):
+            load_optimizer(self.optimizer, folder)
         for group, own in zip(self.optimizer.param_groups, self.adapter.parameter_groups, strict=True):
             group["learning_rate_factor"] = own.learning_rate_factor
         if self.ema is not None:

@@ -71,10 +71,13 @@ def test_nested_state_comes_back_as_it_was() -> None:
     assert len(tensors) == 2
 
 
-def test_optimizer_state_that_was_pruned_says_so(tmp_path: Path) -> None:
-    folder = checkpoint_folder(tmp_path, 4)
-    with pytest.raises(ValueError, match=r"step-000004 holds no optimizer state\. Resume from a newer"):
-        load_optimizer(torch.optim.SGD(new_weights()), folder)
+def test_where_no_checkpoint_has_an_optimizer_those_with_weights_serve(tmp_path: Path) -> None:
+    folders = [checkpoint(tmp_path, step) for step in (4, 8)]
+    assert resumable_checkpoints(tmp_path) == folders
+    (folders[1] / "optimizer.safetensors").unlink()
+    assert resumable_checkpoints(tmp_path) == folders[:1]
+    (folders[0] / "optimizer.safetensors").unlink()
+    assert resumable_checkpoints(tmp_path) == folders
 
 
 def test_modules_come_back_bit_exactly(tmp_path: Path) -> None:
