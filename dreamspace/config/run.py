@@ -158,6 +158,20 @@ class RunConfig(
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_offloading(self) -> "RunConfig":
+        if self.enable_group_offload and self.model_type == "full":
+            raise ValueError(
+                "enable_group_offload is for weights that stay as they are, and model_type 'full' trains "
+                "them. Train a 'lora', or set enable_group_offload to false."
+            )
+        if self.enable_group_offload and not self.gradient_checkpointing:
+            raise ValueError(
+                "enable_group_offload needs gradient_checkpointing: without it, all weights stay on the GPU "
+                "until the backward pass has used them. Set gradient_checkpointing to true."
+            )
+        return self
+
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
         """Read a config.json.

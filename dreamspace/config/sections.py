@@ -166,6 +166,11 @@ class OptimizerSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, slower steps."
     )
+    enable_group_offload: bool = Field(
+        False,
+        description="Keep the frozen weights below an adapter in the CPU's memory and bring them to the GPU "
+        "block by block: for models larger than the GPU, slow; needs gradient_checkpointing.",
+    )
 
 
 class PrecisionSettings(Section):

@@ -27,6 +27,7 @@ SHARED_RUN_KEYS = frozenset(
         "ema_update_interval",
         "ema_validation",
         "ema_warmup_steps",
+        "enable_group_offload",
         "gradient_accumulation_steps",
         "gradient_checkpointing",
         "huber_c",
@@ -153,7 +154,7 @@ IGNORED_RUN_KEYS = _table({
     "It saves memory or time, and Dreamspace has no such switch; the training stays the same.": """
         accelerator_cache_clear_interval attention_mechanism disable_tf32 dynamo_backend dynamo_dynamic
         dynamo_fullgraph dynamo_mode dynamo_use_regional_compilation enable_chunked_feed_forward
-        enable_group_offload feed_forward_chunk_size fully_unload_text_encoder fuse_optimizer
+        feed_forward_chunk_size fully_unload_text_encoder fuse_optimizer
         fuse_qkv_projections fused_qkv_projections gradient_checkpointing_backend
         gradient_checkpointing_interval group_offload_blocks_per_group group_offload_text_encoder
         group_offload_to_disk_path group_offload_type group_offload_use_stream group_offload_vae

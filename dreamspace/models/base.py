@@ -19,8 +19,11 @@ from dreamspace.data.cache import TensorCache, cache_prompts
 from dreamspace.files import read_json
 from dreamspace.models import PIPELINES, load_family
 from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
+from dreamspace.models.offloading import offload_blocks
 from dreamspace.models.precision import quantise
 from dreamspace.models.source import INDEX_FILE, UNUSED_PARTS, fingerprint, model_folder, no_part
+
+CPU = torch.device("cpu")
 
 WEIGHT_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """By a run's mixed_precision: how the base model's frozen weights are kept."""
@@ -36,6 +39,7 @@ class BaseModel:
         precisions: by part, the level of those that are quantised.
         quantize_via: where they are.
         has_zero_snr: whether its pipelines draw from pure noise on, as `rescale_betas_zero_snr` trains it.
+        offloads: whether the denoiser's blocks lie on the CPU and visit the device one by one.
     """
 
     name: str
@@ -48,6 +52,7 @@ class BaseModel:
     precisions: dict[str, Precision] = field(default_factory=dict)
     quantize_via: Literal["cpu", "accelerator"] = "accelerator"
     has_zero_snr: bool = False
+    offloads: bool = False
 
     @property
     def multiple_px(self) -> int:
@@ -162,10 +167,16 @@ class BaseModel:
         return self._prepared(name, part, dtype)
 
     def _prepared(self, name: str, part: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """A part on its device, frozen, and quantised where it is to be."""
+        """A part on its device, frozen, and quantised or offloaded where it is to be."""
+        is_offloaded = self.offloads and name == self.family.denoiser_part
         if name in self.precisions:
-            quantise(part, self.precisions[name], dtype, self.device, self.quantize_via)
-        return part.requires_grad_(False).eval().to(self.device)
+            start = CPU if self.quantize_via == "cpu" else self.device
+            quantise(part, self.precisions[name], dtype, start, CPU if is_offloaded else self.device)
+        part = part.requires_grad_(False).eval()
+        if not is_offloaded:
+            return part.to(self.device)
+        offload_blocks(part, self.device)
+        return part
 
     @cached_property
     def _parts(self) -> dict[str, list[str | None]]:
@@ -228,6 +239,7 @@ def open_model(
         _precisions(config, family, device),
         config.quantize_via,
         config.rescale_betas_zero_snr,
+        config.enable_group_offload,
     )
 
 

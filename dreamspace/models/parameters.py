@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 
@@ -19,8 +20,12 @@ class ParameterGroup:
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that require gradients, made fp32."""
+    """The parameters that require gradients, made fp32, on the device of the first parameter of all.
+
+    PEFT puts them where the weights of their layer are, which is the CPU where these are offloaded.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    device = next(module.parameters()).device
     for parameter in trained:
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(device, torch.float32)
     return trained

@@ -6,7 +6,7 @@ The packages are imported where they are used: they take seconds, and most runs 
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +24,20 @@ def quantise(
     module: nn.Module,
     precision: Precision,
     dtype: torch.dtype,
+    start: torch.device,
     device: torch.device,
-    via: Literal["cpu", "accelerator"] = "accelerator",
 ) -> None:
     """Quantise a part of a base model in place; its quantised layers move to the device, the rest stays.
 
-    One layer after the other is moved and quantised, so that the device never holds more than the result and
+    One layer after the other is moved and quantised, so that a device never holds more than the result and
     one layer more.
 
     Args:
         dtype: of the weights as they were loaded, and of what the quantised layers compute in.
-        via: where a layer is quantised: on the device, or on the CPU, which needs no memory of the device.
+        start: where a layer is quantised: a GPU is faster, the CPU needs no memory of it.
     """
     quantised = _quantiser(precision)
     for name, layer in quantised_layers(module, precision, dtype):
-        start = torch.device("cpu") if via == "cpu" else device
         module.set_submodule(name, quantised(layer.to(start), device))
 
 

@@ -198,6 +198,9 @@ def _rest(draft: Draft) -> None:
                 "SimpleTuner drops a false and keeps its default; false is written here, 0 says it there."
             )
             draft.say("trap", key, message)
+    if is_true(given.get("enable_group_offload")) and "gradient_checkpointing" not in given:
+        message = "absent: SimpleTuner's default true is written, which enable_group_offload needs."
+        draft.write("gradient_checkpointing", True, message)
     if draft.take("data_backend_config") is not None:
         draft.say("ignored", "data_backend_config", "the second file that is given is read in its place.")
     if given.get("quantize_via") == "pipeline":

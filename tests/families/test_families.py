@@ -22,7 +22,7 @@ from dreamspace.data.geometry import GeometryRules, plan_geometry
 from dreamspace.data.photos import list_photos
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.adapters import load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.family import (
     Conditioning,
@@ -31,6 +31,7 @@ from dreamspace.models.family import (
     stack_conditioning,
 )
 from dreamspace.models.generate import generate
+from dreamspace.models.offloading import blocks
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.run_folder import WEIGHTS_NAME, step_name
 from dreamspace.training.loop import TrainingStep
@@ -200,6 +201,30 @@ def test_predict_equals_the_denoisers_output_inside_the_stock_pipeline(opened: O
         assert prediction.shape == noisy.shape
         torch.testing.assert_close(prediction, expected[:, : prediction.shape[1]], rtol=1e-4, atol=1e-5)
         assert prediction.std() > 1e-4, "a prediction of zeros proves nothing"
+
+
+def test_adapter_learns_the_same_above_offloaded_blocks(opened: Opened) -> None:
+    found = []
+    for is_offloaded in (False, True):
+        settings = {"gradient_checkpointing": True, "enable_group_offload": is_offloaded}
+        config = run_config(opened.case, opened.model.folder, **settings)
+        model = open_model(config, opened.model.cache, torch.device("cpu"))
+        adapter = new_adapter(config, model)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in adapter.parameters:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        adapter.denoiser.train().enable_gradient_checkpointing()
+        pixels = torch.rand(1, 3, opened.edge, opened.edge, generator=generator) * 2 - 1
+        latents = model.family.encode_image(model.load_vae(), pixels)
+        times = noise_schedule(model.noise_scheduler()).model_timesteps(torch.tensor([500]))
+        conditioning = stack_conditioning([row_conditioning(opened, latents[0])])
+        prediction = model.family.predict(adapter.denoiser, latents, times, conditioning)
+        prediction.square().mean().backward()
+        found.append((prediction.detach(), [parameter.grad for parameter in adapter.parameters]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
+    inside = {weight for block in blocks(adapter.denoiser) for weight in block.parameters()}
+    assert inside, "no block was found"
+    assert next(adapter.denoiser.parameters()) not in inside, "by which pipelines tell the device"
 
 
 def test_encoding_inverts_the_scale_of_the_stock_pipelines_decoding(opened: Opened) -> None:

@@ -126,6 +126,28 @@ def test_prediction_is_near_the_whole_models(opened: Callable[..., BaseModel], p
 
 
 @pytest.mark.parametrize("precision", LEVELS)
+def test_offloaded_base_teaches_an_adapter_the_same(
+    opened: Callable[..., BaseModel], precision: Precision
+) -> None:
+    found = []
+    for is_offloaded in (False, True):
+        settings = {
+            "base_model_precision": precision,
+            "gradient_checkpointing": True,
+            "enable_group_offload": is_offloaded,
+        }
+        model = opened(**settings)
+        adapter = new_adapter(tiny_config(model.folder, lora_dropout=0.0, **settings), model)
+        adapter.denoiser.train().enable_gradient_checkpointing()
+        for _ in range(2):  # A second time with the weights that were put back.
+            prediction = predict(model, adapter.denoiser)
+            prediction.square().mean().backward()
+        found.append((prediction.detach(), [parameter.grad for parameter in adapter.parameters]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
+    assert any(gradient.abs().sum() > 0 for gradient in found[1][1])
+
+
+@pytest.mark.parametrize("precision", LEVELS)
 def test_text_encoder_is_quantised_and_its_embeddings_stay_near(
     opened: Callable[..., BaseModel], precision: Precision
 ) -> None:

@@ -289,8 +289,9 @@ def test_gradients_of_two_processes_equal_those_of_one_with_buckets_and_short_st
         {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr"}},
         {"lora_type": "lycoris", "lycoris_config": {"algo": "dylora", "linear_dim": 8}},
         {"model_type": "full", "learning_rate": 1e-3},
+        {"enable_group_offload": True, "gradient_checkpointing": True},
     ],
-    ids=["lokr", "dylora", "full"],
+    ids=["lokr", "dylora", "full", "offloaded"],
 )
 def test_two_processes_train_every_kind_of_weights(
     settings: dict[str, Any], tiny_model: Path, photos: Path, tmp_path: Path
