@@ -14,7 +14,8 @@ from dreamspace.models.family import Family
 from dreamspace.models.full import FullModel, load_full
 from dreamspace.models.lora import Lora
 from dreamspace.models.parameters import ParameterGroup
-from dreamspace.run_folder import FULL_WEIGHTS_NAME, LYCORIS_PREFIX, WEIGHTS_NAME
+from dreamspace.models.weights import check_weights, fits
+from dreamspace.run_folder import FULL_WEIGHTS_NAME, LYCORIS_PREFIX, WEIGHTS_NAME, weights_file
 
 
 class Adapter(Protocol):
@@ -76,8 +77,9 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
     A LoRA goes in by the pipeline's own loader, a LyCORIS adapter by LyCORIS' and a full model by its names.
 
     Raises:
-        ValueError: if it was trained on another model.
+        ValueError: if it was trained on another model, or is damaged.
     """
+    check_weights(weights_file(folder))
     sentence = f"The adapter in {folder} does not fit the model. Give the model that it was trained on."
     denoiser = getattr(pipeline, family.denoiser_part)
     try:
@@ -88,8 +90,11 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
 
             load_lycoris(denoiser, folder / WEIGHTS_NAME)
         else:
+            # Of what it does not know diffusers takes nothing, silently.
+            if not fits(folder / WEIGHTS_NAME, denoiser, family.denoiser_part):
+                raise ValueError(sentence)
             pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
-            if not pipeline.get_active_adapters():  # of names it does not know it takes none, silently
+            if not pipeline.get_active_adapters():
                 raise ValueError(sentence)
     except torch.OutOfMemoryError:
         raise

@@ -10,18 +10,26 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from safetensors import SafetensorError
 from torch import nn
 
 from dreamspace.config import RunConfig
 from dreamspace.config.families import FamilyName
 from dreamspace.config.precision import Precision, unsupported
 from dreamspace.data.cache import TensorCache, cache_prompts
-from dreamspace.files import read_json
 from dreamspace.models import PIPELINES, load_family
 from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
 from dreamspace.models.offloading import offload_blocks
 from dreamspace.models.precision import quantise
-from dreamspace.models.source import INDEX_FILE, UNUSED_PARTS, fingerprint, model_folder, no_part
+from dreamspace.models.source import (
+    INDEX_FILE,
+    UNUSED_PARTS,
+    damaged_model,
+    fingerprint,
+    model_folder,
+    model_index,
+    no_part,
+)
 
 CPU = torch.device("cpu")
 
@@ -102,7 +110,12 @@ class BaseModel:
 
     def noise_scheduler(self) -> Any:
         """diffusers' training scheduler with the base model's own noise schedule."""
-        return self.family.scheduler_class.from_pretrained(self.folder, subfolder="scheduler")
+        if not (self.folder / "scheduler").is_dir():
+            raise no_part(self.folder / "scheduler")
+        try:
+            return self.family.scheduler_class.from_pretrained(self.folder, subfolder="scheduler")
+        except OSError as error:
+            raise damaged_model(f"The scheduler of the model in {self.folder}", error) from error
 
     def pipeline(self, denoiser: nn.Module, vae: nn.Module | None) -> Any:
         """The stock pipeline without text encoders, which samples from cached conditioning."""
@@ -167,7 +180,17 @@ class BaseModel:
         return self._prepared(name, part, dtype)
 
     def _prepared(self, name: str, part: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """A part on its device, frozen, and quantised or offloaded where it is to be."""
+        """A part on its device, frozen, and quantised or offloaded where it is to be.
+
+        Raises:
+            ValueError: if its files lack some of its weights.
+        """
+        missing = [weight for weight, tensor in part.named_parameters() if tensor.is_meta]
+        if missing:
+            raise ValueError(
+                f"The {name} of the model in {self.folder} lacks {len(missing)} of its weights, such as "
+                f"{missing[0]}. Download it again, or choose another model."
+            )
         is_offloaded = self.offloads and name == self.family.denoiser_part
         if name in self.precisions:
             start = CPU if self.quantize_via == "cpu" else self.device
@@ -181,7 +204,7 @@ class BaseModel:
     @cached_property
     def _parts(self) -> dict[str, list[str | None]]:
         """Library and class of every part that the model's index lists."""
-        index = read_json(self.folder / INDEX_FILE)
+        index = model_index(self.folder)
         return {name: entry for name, entry in index.items() if isinstance(entry, list)}
 
     def _present(self, names: Iterable[str]) -> list[str]:
@@ -192,7 +215,7 @@ class BaseModel:
         """The family's pipeline from the model's folder, with these parts and no others.
 
         Raises:
-            ValueError: if a part is missing.
+            ValueError: if a part is missing or damaged.
         """
         for name in names - options.keys():
             if not (self.folder / name).is_dir():
@@ -201,7 +224,11 @@ class BaseModel:
         if "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
             options["requires_safety_checker"] = False
         absent = dict.fromkeys(self._parts.keys() - names)
-        return pipeline_class.from_pretrained(self.folder, use_safetensors=True, **absent, **options)
+        try:
+            return pipeline_class.from_pretrained(self.folder, use_safetensors=True, **absent, **options)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            parts = ", ".join(sorted(names - options.keys())) or INDEX_FILE
+            raise damaged_model(f"The model in {self.folder} ({parts})", error) from error
 
 
 def best_device() -> torch.device:
@@ -283,7 +310,7 @@ def family_of(name: str) -> FamilyName:
 
 def _pipeline_of(folder: Path) -> str:
     """The pipeline that a model's index names."""
-    return str(read_json(folder / INDEX_FILE).get("_class_name"))
+    return model_index(folder)["_class_name"]
 
 
 def _check_family(family: str, name: str, folder: Path) -> None:

@@ -13,11 +13,13 @@ from dreamspace.config.exports import check_format
 from dreamspace.files import read_json, replace_file, write_json
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.new_run import writable_folder
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.source import INDEX_FILE
-from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, weights_file
+from dreamspace.models.weights import check_weights, trained_folder
+from dreamspace.run_folder import WEIGHTS_NAME, weights_file
 
 
 def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -32,11 +34,11 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
     """
     run_dir, out = Path(arguments["run_dir"]), Path(arguments["out"])
     config = RunConfig.load(run_dir / "config.json")
-    source = adapter_folder(run_dir, arguments.get("checkpoint"), bool(arguments.get("ema")))
-    file = weights_file(source)
-    if file is None:
-        raise ValueError(f"There is nothing to export in {source}. Train the run to its end first.")
     check_format(arguments["format"], config)
+    source = trained_folder(run_dir, config, arguments.get("checkpoint"), bool(arguments.get("ema")))
+    file = weights_file(source)
+    check_weights(file)
+    _check_out(out)
     if arguments["format"] == "merged":
         events.write("stage", name="saving", message="Merging into the base model.")
         merge(open_model(config, cache_of(job_dir), torch.device("cpu")), source, out)
@@ -55,11 +57,12 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
 def merge(model: BaseModel, source: Path, out: Path) -> None:
     """Write the whole base model with what was trained in it, as a folder for stock pipelines.
 
+    Args:
+        out: the folder, which is empty or not there.
+
     Raises:
-        ValueError: if `out` holds something, or the disk cannot hold the model.
+        ValueError: if the disk cannot hold the model.
     """
-    if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise ValueError(f"{out} is there already. Name another folder.")
     _check_disk(out, sum(map(_full_size_bytes, model.folder.rglob("*.safetensors"))))
     pipeline = model.whole_pipeline()
     load_into_pipeline(pipeline, model.family, source)
@@ -100,9 +103,15 @@ def _full_size_bytes(file: Path) -> int:
         return 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
+def _check_out(out: Path) -> None:
+    """Refuse to write over something, or where nothing can be written."""
+    writable_folder(out.parent)
+    if out.is_file() or (out.is_dir() and (out.suffix == ".safetensors" or any(out.iterdir()))):
+        raise ValueError(f"{out} is there already. Remove it, or name another by --out.")
+
+
 def _check_disk(out: Path, needed_bytes: int) -> None:
     """Refuse to begin what the disk cannot hold."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out.parent).free
     if free < needed_bytes * 1.05:
         raise ValueError(

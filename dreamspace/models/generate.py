@@ -18,7 +18,8 @@ from dreamspace.models.base import BaseModel, family_of, open_model
 from dreamspace.models.family import PictureFamily
 from dreamspace.models.previews import announced_previews, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px, with_pictures
-from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, step_of, weights_file
+from dreamspace.models.weights import trained_folder
+from dreamspace.run_folder import WEIGHTS_NAME, weights_file
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -102,29 +103,8 @@ def _subject(arguments: dict[str, Any]) -> _Subject:
     run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
     config = RunConfig.load(run_dir / "config.json")
     dataset = subject_dataset(read_datasets(run_dir / "multidatabackend.json"))
-    ema = bool(arguments.get("ema"))
-    adapter = adapter_folder(run_dir, step, ema)
-    if ema and not config.use_ema:
-        raise ValueError(f"The run in {run_dir} has no moving average: its use_ema is false. Leave it out.")
-    if weights_file(adapter) is None:
-        raise ValueError(_what_is_missing(run_dir, step, ema, config.max_train_steps))
+    adapter = trained_folder(run_dir, config, step, bool(arguments.get("ema")))
     return _Subject(config, adapter, dataset)
-
-
-def _what_is_missing(run_dir: Path, step: int | None, ema: bool, num_steps: int) -> str:
-    """The sentence for a run without the weights that are asked for."""
-    all_steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
-    steps = [found for found in all_steps if weights_file(adapter_folder(run_dir, found, ema)) is not None]
-    hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
-    if step is not None:
-        what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
-        return f"The run in {run_dir} has no {what}. {hint}"
-    what = "moving average" if ema else "adapter"
-    if num_steps in all_steps:
-        return f"The run in {run_dir} has ended without a proven {what}. Draw with a checkpoint. {hint}"
-    return (
-        f"The run in {run_dir} has no finished {what}. Train it to its end, or give one of its checkpoints."
-    )
 
 
 def _subject_photos(arguments: dict[str, Any], config: RunConfig, model: BaseModel) -> list[Sample]:

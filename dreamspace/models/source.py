@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from dreamspace.config import is_hub_id
 from dreamspace.files import read_json
@@ -66,7 +67,7 @@ def _downloaded(hub_id: str) -> Path:
             raise ValueError(
                 f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
             )
-        parts = {*read_json(folder / INDEX_FILE), "tiny_vae"}.difference(UNUSED_PARTS)
+        parts = {*model_index(folder), "tiny_vae"}.difference(UNUSED_PARTS)
         patterns = [f"{part}/{pattern}" for part in sorted(parts) for pattern in _PART_PATTERNS]
         return Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE, *patterns]))
     except GatedRepoError:
@@ -84,6 +85,30 @@ def _downloaded(hub_id: str) -> Path:
             f"The model {hub_id} could not be downloaded ({type(error).__name__}). "
             "Check the network and your Hub token, or give a local folder."
         ) from None
+
+
+def model_index(folder: Path) -> dict[str, Any]:
+    """The model_index.json of a model folder: its pipeline's class, and library and class of each part.
+
+    Raises:
+        ValueError: if it is damaged, or names no pipeline.
+    """
+    index = read_json(folder / INDEX_FILE)
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise ValueError(
+            f"The {INDEX_FILE} of {folder} names no pipeline in its '_class_name'. Download the model again, "
+            "or choose another one."
+        )
+    return index
+
+
+def damaged_model(what: str, error: Exception) -> ValueError:
+    """The error of a model that is there and cannot be loaded, with the first line of the cause."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ValueError(
+        f"{what} cannot be loaded: {reason}. It is damaged or incomplete: download it again, or choose "
+        "another model."
+    )
 
 
 def fingerprint(folder: Path) -> str:
@@ -121,7 +146,7 @@ def part_config(folder: Path, part: str) -> dict:
     path = folder / part / "config.json"
     if not path.is_file():
         raise no_part(folder / part)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def no_part(folder: Path) -> ValueError:

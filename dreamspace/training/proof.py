@@ -1,4 +1,4 @@
-"""The proof that a saved adapter works: nothing is done before an image says so."""
+"""The proof that what was saved works: nothing is done before an image says so."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,27 +41,33 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
         ValueError: if the adapter draws nothing, or changes nothing.
         RuntimeError: if the loaded adapter draws another image than the trained one.
     """
-    name = "moving average" if weights == "ema" else "trained adapter"
+    trained_name = "trained model" if validator.config.model_type == "full" else "trained adapter"
+    name = "moving average" if weights == "ema" else trained_name
     num_inference_steps = min(MAX_INFERENCE_STEPS, validator.settings.num_inference_steps)
     validator = replace(
         validator, settings=replace(validator.settings, num_inference_steps=num_inference_steps)
     )
     prompts = validator.prompts[:1]
+    pipeline = model.pipeline(model.load_denoiser(), validator.vae)
+    base = validator.images(prompts, pipeline=pipeline)[0]
+    if not np.ptp(np.asarray(base)):
+        raise ValueError(
+            f"The base model itself draws an empty image of '{prompts[0]}': its files are damaged, or its "
+            "numbers overflow. Download it again, or set mixed_precision to 'no'; checkpoints are kept."
+        )
     trained = validator.images(prompts)[0]
     if not np.ptp(np.asarray(trained)):
         raise ValueError(
             f"The {name} draws an empty image of '{prompts[0]}': its weights ran away. "
             "Lower learning_rate; earlier checkpoints are kept."
         )
-    pipeline = model.pipeline(model.load_denoiser(), validator.vae)
-    base = validator.images(prompts, pipeline=pipeline)[0]
     load_into_pipeline(pipeline, model.family, adapter_folder)
     loaded = validator.images(prompts, pipeline=pipeline)[0]
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
     dtype = model.denoiser_dtype
     if error > max(ROUNDING[dtype], TOLERANCES[dtype] * grey_levels_apart(base, trained)):
         raise RuntimeError(
-            f"The saved adapter draws an image {error:.2f} grey levels away from the trained one's, "
+            f"The saved {name} draws an image {error:.2f} grey levels away from the trained one's, "
             f"and {change:.2f} away from the base model's."
         )
     if change < PROOF_THRESHOLD:

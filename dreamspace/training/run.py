@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.jobs.control import stop_requested
@@ -216,7 +217,13 @@ class Run:
         found = resumable_checkpoints(self.run_dir)
         if not found:
             return 0
-        state = self.state.load(found[-1])
+        try:
+            state = self.state.load(found[-1])
+        except SafetensorError:
+            raise ValueError(
+                f"The checkpoint {found[-1]} is damaged: a file of it is cut off. Remove this folder, and "
+                "the run resumes from the one before."
+            ) from None
         if not has_optimizer(found[-1]):
             self.events.write(
                 "warning",

@@ -13,6 +13,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import Adapter, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings
+from dreamspace.models.weights import check_weights
 from dreamspace.training.class_folder import class_dataset, fill_class_folder
 from dreamspace.training.ema import MovingAverage
 from dreamspace.training.optimizers import check_optimizer
@@ -84,6 +85,7 @@ def load_trainable(
     """
     adapter = new_adapter(config, model)
     if begins and config.init_lora is not None:
+        check_weights(Path(config.init_lora))
         adapter.load(Path(config.init_lora))
     if config.gradient_checkpointing:
         adapter.denoiser.enable_gradient_checkpointing()

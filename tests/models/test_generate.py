@@ -88,8 +88,8 @@ def test_moving_average_draws_other_images(
 @pytest.mark.parametrize(
     ("ema", "options", "sentence"),
     [
-        (False, [], "has ended without a proven adapter. Draw with a checkpoint. Its checkpoints are: 2, 4."),
-        (True, ["--ema"], "has ended without a proven moving average. Draw with a checkpoint. "
+        (False, [], "has ended without a proven adapter. Take a checkpoint. Its checkpoints are: 2, 4."),
+        (True, ["--ema"], "has ended without a proven moving average. Take a checkpoint. "
                           "Its checkpoints are: 4."),
     ],
 )  # fmt: skip
