@@ -115,7 +115,7 @@ def test_pair_of_files_becomes_a_run_that_can_be_resumed_from_anywhere(
     assert load_datasets(tmp_path / "run" / "multidatabackend.json")[0].instance_data_dir == photos
     result = shell("train", "--run", "run", "--resume")
     assert result[0] == 0, result
-    assert "Saving the adapter" in result[1]
+    assert "Saving what was trained" in result[1]
     assert "step 1 of 3" not in result[1]
 
 

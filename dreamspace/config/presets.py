@@ -73,7 +73,11 @@ def apply_settings(config: RunConfig, settings: Iterable[str]) -> RunConfig:
                 f"--set takes key=value, got '{setting}'. Write for example max_train_steps=200."
             )
         changes[key.strip(" -")] = _json_or_text(value.strip())
-    return parse_run_config({**config.model_dump(), **changes}, source="--set")
+    values = config.model_dump()
+    other_family = changes.get("model_family", config.model_family) != config.model_family
+    if other_family or "model_flavour" in changes:
+        del values["pretrained_model_name_or_path"]  # it is of the former one; the flavour names another
+    return parse_run_config({**values, **changes}, source="--set")
 
 
 def _json_or_text(text: str) -> Any:

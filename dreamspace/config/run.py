@@ -60,6 +60,7 @@ class RunConfig(
         family, flavour = values.get("model_family", "sd1x"), values.get("model_flavour")
         if not {"model_family", "model_flavour"} & values.keys() or family not in FLAVOURS:
             return values
+        flavour = flavour if flavour is None else str(flavour)  # "1.5" is a number to JSON
         return {**values, "pretrained_model_name_or_path": flavour_model(family, flavour)}
 
     @field_validator("validation_prompt", "lr_step_rules")

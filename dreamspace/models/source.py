@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def model_folder(name: str) -> Path:
     )
 
 
+@cache
 def _downloaded(hub_id: str) -> Path:
     """The parts of a model that its index names, but for those that nothing here needs."""
     from huggingface_hub import snapshot_download

@@ -244,7 +244,7 @@ class Run:
 
         The moving average is exported if it does so too; else a warning says why it is not.
         """
-        self.events.write("stage", name="saving", message="Saving the adapter and proving that it loads.")
+        self.events.write("stage", name="saving", message="Saving what was trained, and proving it.")
         if self.accelerator.is_main_process:
             self.state.check_disk(self.run_dir)
             self.state.adapter.denoiser.eval()
@@ -255,7 +255,7 @@ class Run:
                 except ValueError as error:
                     remove_unfinished(self.run_dir)
                     self.events.write(
-                        "warning", message=str(error), hint="The adapter without it is proven and saved."
+                        "warning", message=str(error), hint="What was trained is proven and saved without it."
                     )
         self.accelerator.wait_for_everyone()
         self.events.write("done", step=self.config.max_train_steps, path="adapter")

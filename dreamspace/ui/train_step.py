@@ -27,7 +27,7 @@ _STAGE_WORDS = {
     "prior": "Drawing class images",
     "training": "Training",
     "validating": "Drawing pictures",
-    "saving": "Saving the adapter and testing it",
+    "saving": "Saving what was trained and testing it",
 }
 _HEADLINES = {
     "queued": "Waiting for its turn",
@@ -37,7 +37,7 @@ _HEADLINES = {
     "failed": "It could not go on",
     "crashed": "It crashed",
 }
-_PROVEN = "The adapter was saved, loaded again, and it changes what the model draws."
+_PROVEN = "What was trained is saved, was loaded again, and changes what the model draws."
 
 # Follows the end of the log, unless the reader has scrolled up.
 _LOG_SCRIPT = """

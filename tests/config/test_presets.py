@@ -64,6 +64,21 @@ def test_set_changes_one_value(setting: str, key: str, value: Any) -> None:
     assert changed.model_dump(exclude={key}) == config.model_dump(exclude={key})
 
 
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        (["model_family=sdxl"], "stabilityai/stable-diffusion-xl-base-1.0"),
+        (["model_family=sdxl", "model_flavour=refiner-1.0"], "stabilityai/stable-diffusion-xl-refiner-1.0"),
+        (["model_flavour=1.4"], "CompVis/stable-diffusion-v1-4"),
+        (["model_family=sdxl", "pretrained_model_name_or_path=a/b"], "a/b"),
+        (["model_family=sd1x"], "mini"),
+    ],
+)
+def test_another_family_or_flavour_brings_its_own_model(settings: list[str], model: str) -> None:
+    config = apply_settings(load_preset("mini").config, settings)
+    assert config.pretrained_model_name_or_path == model
+
+
 def test_last_setting_of_a_key_wins() -> None:
     assert apply_settings(RunConfig(), ["seed=1", "--seed=2"]).seed == 2
     assert apply_settings(RunConfig(), []) == RunConfig()

@@ -269,6 +269,7 @@ class Trained(NamedTuple):
 def trained(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run of 30 steps on one photo, by the real job, with nothing cached."""
     folder = tmp_path_factory.mktemp("trained")
+    (folder / "cache").mkdir()  # else that of all tests, in which the prompts may be cached
     photos = draw_photos(folder / "photos", 1)
     with pytest.MonkeyPatch.context() as patch:
         living = _watch_encoders(patch)
