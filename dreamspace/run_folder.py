@@ -11,6 +11,9 @@ LYCORIS_PREFIX = "lycoris_"
 FULL_WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 """The file of a whole denoiser in its subfolder, as diffusers names it."""
 
+EMBEDS_NAME = "learned_embeds.safetensors"
+"""The file of a learned token, as diffusers names it, beside an adapter's or alone."""
+
 EMA_FOLDER = "ema"
 """In a checkpoint, the folder of the adapter with the moving average of its weights."""
 
@@ -34,10 +37,9 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 
 
 def weights_file(folder: Path) -> Path | None:
-    """The file that holds what was trained: an adapter's, or that of a whole denoiser; None without one."""
-    found = [
-        path for path in (folder / WEIGHTS_NAME, *folder.glob(f"*/{FULL_WEIGHTS_NAME}")) if path.is_file()
-    ]
+    """The file that holds what was trained: an adapter's, a whole denoiser's, or else a learned token's."""
+    candidates = (folder / WEIGHTS_NAME, *folder.glob(f"*/{FULL_WEIGHTS_NAME}"), folder / EMBEDS_NAME)
+    found = [path for path in candidates if path.is_file()]
     return found[0] if found else None
 
 

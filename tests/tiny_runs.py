@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 
 from dreamspace.config import DatasetConfig, RunConfig, save_datasets, subject_datasets
 from dreamspace.jobs.events import EVENTS_FILE, Event, EventWriter, read_events
+from dreamspace.jobs.launcher import follow, submit
+from dreamspace.jobs.workspace import job_status
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESOLUTION_PX = 64
@@ -157,6 +160,23 @@ def train_here(run_dir: Path, resume: bool = False) -> list[Event]:
     finally:
         events.close()
     return read_events(run_dir / EVENTS_FILE)[0][len(earlier) :]
+
+
+def train_in_two_processes(run_dir: Path, resume: bool = False) -> None:
+    submit(run_dir, "train", {"resume": resume}, num_processes=2)
+    for _ in follow(run_dir):
+        pass
+    assert job_status(run_dir).status == "done", (run_dir / "log.txt").read_text()
+
+
+def assert_same_losses(run_dir: Path, expected_dir: Path, steps: range) -> None:
+    ours, expected = (
+        {event["step"]: event for event in events_of(run, "loss")} for run in (run_dir, expected_dir)
+    )
+    for step in steps:
+        for name in ("loss", "instance_loss", "prior_loss", "grad_norm"):
+            mine, other = ours[step][name], expected[step][name]
+            assert mine == (other if other is None else pytest.approx(other, rel=1e-4, abs=1e-9)), name
 
 
 def events_of(run_dir: Path, *kinds: str) -> list[Event]:

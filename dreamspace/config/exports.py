@@ -13,21 +13,24 @@ KOHYA_FAMILIES: frozenset[FamilyName] = frozenset(
 """The families whose LoRA has a form that ComfyUI and its like read; they know no DeepFloyd and no Sana."""
 
 
-def kind_of_weights(config: RunConfig) -> Literal["lora", "lycoris", "full"]:
+def kind_of_weights(config: RunConfig) -> Literal["lora", "lycoris", "full", "token"]:
     """What a run trains."""
     if config.model_type == "full":
         return "full"
-    return "lycoris" if config.lora_type == "lycoris" else "lora"
+    if config.model_type == "textual_inversion":
+        return "token"
+    return "lora" if config.lora_type == "standard" else "lycoris"
 
 
 def formats(config: RunConfig) -> list[ExportFormat]:
     """The formats of what a run trains; the first is that of its own files."""
     kind = kind_of_weights(config)
-    if kind == "full":
+    if kind in ("full", "token"):
         return ["diffusers", "merged"]
     if kind == "lycoris":
         # LyCORIS merges some decomposed weights otherwise than it applies them.
-        is_decomposed = config.lycoris_config is not None and config.lycoris_config.decomposes
+        settings = config.lycoris_config if config.lora_type == "lycoris" else None
+        is_decomposed = settings is not None and settings.decomposes
         return ["lycoris"] if is_decomposed else ["lycoris", "merged"]
     # A DoRA's magnitudes mean different things: ComfyUI divides by the norm of the base's weights alone,
     # older programs by that of the whole, along the other axis.
@@ -46,7 +49,8 @@ def check_format(wanted: str, config: RunConfig) -> None:
         raise ValueError(f"There is no format '{wanted}'. Choose one of {', '.join(known)}.")
     offered = formats(config)
     if wanted not in offered:
-        kind = "full model" if config.model_type == "full" else f"{config.lora_type} adapter"
+        kinds = {"full": "full model", "textual_inversion": "learned token"}
+        kind = kinds.get(config.model_type, f"{config.lora_type} adapter")
         raise ValueError(
             f"A {kind} of family {config.model_family} has no form '{wanted}'. Choose {' or '.join(offered)}."
         )

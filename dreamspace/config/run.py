@@ -27,6 +27,7 @@ from dreamspace.config.sections import (
     PrecisionSettings,
     RolloutSettings,
     Section,
+    TextSettings,
     ValidationSettings,
     WordSettings,
 )
@@ -46,6 +47,7 @@ class RunConfig(
     PrecisionSettings,
     OptimizerSettings,
     LearningSettings,
+    TextSettings,
     AdapterSettings,
     ModelSettings,
 ):
@@ -114,25 +116,51 @@ class RunConfig(
 
     @model_validator(mode="after")
     def _check_adapter(self) -> "RunConfig":
-        is_lycoris = self.model_type == "lora" and self.lora_type == "lycoris"
-        if self.use_dora and (is_lycoris or self.model_type == "full"):
+        is_lora = self.model_type == "lora"
+        is_standard, is_lycoris = is_lora and self.lora_type == "standard", self.lora_type == "lycoris"
+        if self.use_dora and not is_standard:
             raise ValueError(
                 "use_dora is for model_type 'lora' with lora_type 'standard'. Set it to false; LyCORIS has "
                 "dora_wd in its lycoris_config."
             )
-        if self.validation_lycoris_strength != 1 and not is_lycoris:
+        if self.validation_lycoris_strength != 1 and (not is_lora or self.lora_type == "standard"):
             raise ValueError("validation_lycoris_strength is for lora_type 'lycoris'. Set it to 1.")
-        if self.init_lora is not None and self.model_type == "full":
+        if self.init_lora is not None and not is_lora:
             raise ValueError(
-                "init_lora begins with an adapter, and model_type 'full' trains none. Set it to null, or "
-                "name the model to begin with by pretrained_model_name_or_path."
+                f"init_lora begins with an adapter, and model_type '{self.model_type}' trains none. Set it "
+                "to null, or name the model to begin with by pretrained_model_name_or_path."
             )
+        if self.lora_dropout and is_lora and self.lora_type in ("loha", "lokr"):
+            raise ValueError(f"lora_type '{self.lora_type}' takes no lora_dropout. Set it to 0.")
         algos = self.lycoris_config.algos if self.lycoris_config else set()
-        if is_lycoris and "dylora" in algos and self.gradient_checkpointing:
+        if is_lora and is_lycoris and "dylora" in algos and self.gradient_checkpointing:
             raise ValueError(
                 "LyCORIS' dylora draws another rank when gradient_checkpointing computes a layer again. Set "
                 "gradient_checkpointing to false, or choose another algo."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_text(self) -> "RunConfig":
+        if self.train_text_encoder and (self.model_type != "lora" or self.lora_type != "standard"):
+            raise ValueError(
+                "train_text_encoder is for model_type 'lora' with lora_type 'standard'. Set it to false."
+            )
+        if self.num_token_vectors == 0:
+            if self.model_type == "textual_inversion":
+                raise ValueError(
+                    "model_type 'textual_inversion' learns a word of num_token_vectors vectors, and that is "
+                    "0. Set it to 1 or more."
+                )
+            return self
+        if not re.fullmatch(r"<[a-z0-9_-]+>", self.token or ""):
+            shown = "none" if self.token is None else f"'{self.token}'"
+            raise ValueError(
+                "num_token_vectors learns a new word, which is written with angle brackets and small "
+                f"letters, and the token is {shown}. Choose one such as '<sks>', and use it in captions."
+            )
+        if self.token_initializer is None and self.class_word is None:
+            raise ValueError("A learned token begins as another word. Set token_initializer or class_word.")
         return self
 
     @model_validator(mode="after")
@@ -145,13 +173,18 @@ class RunConfig(
                 f"base_model_precision '{precision}' is for weights that stay as they are, and model_type "
                 f"'full' trains them. Train a 'lora', or {remedy}."
             )
-        if self.lora_type == "lycoris":
+        if self.model_type == "lora" and self.lora_type == "lycoris":
             if not (self.lycoris_config or LycorisConfig()).trains_past_weights:
                 algos = ", ".join(sorted(BYPASSING_ALGOS))
                 raise ValueError(
                     f"On weights in base_model_precision '{precision}', LyCORIS trains {algos}, without "
                     f"dora_wd. Change lycoris_config, or {remedy}."
                 )
+        elif precision == "nf4-bnb" and self.lora_type in ("loha", "lokr"):
+            raise ValueError(
+                f"PEFT's {self.lora_type} cannot be put on weights in base_model_precision 'nf4-bnb'. Take "
+                f"lora_type 'lycoris' with that algo, or {remedy}."
+            )
         elif self.use_dora and precision not in WHOLE_AGAIN:
             raise ValueError(
                 f"PEFT's use_dora cannot read weights in base_model_precision '{precision}'. Set it to "

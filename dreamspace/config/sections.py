@@ -43,10 +43,10 @@ class ModelSettings(Section):
         "mini",
         description="The base model: 'mini' is the embedded one, a folder or a Hub id names any other.",
     )
-    model_type: Literal["lora", "full"] = Field(
+    model_type: Literal["lora", "full", "textual_inversion"] = Field(
         "lora",
         description="What is trained: 'lora' trains a small adapter and leaves the base model as it is, "
-        "'full' trains all of the denoiser's weights.",
+        "'full' trains all of the denoiser's weights, 'textual_inversion' a word alone.",
     )
     data_aesthetic_score: float = Field(
         7.0,
@@ -59,10 +59,10 @@ class ModelSettings(Section):
 class AdapterSettings(Section):
     """Adapter."""
 
-    lora_type: Literal["standard", "lycoris"] = Field(
+    lora_type: Literal["standard", "loha", "lokr", "lycoris"] = Field(
         "standard",
-        description="The kind of adapter: 'standard' is LoRA as PEFT builds it, 'lycoris' what "
-        "lycoris_config says.",
+        description="The kind of adapter: 'standard' is LoRA, 'loha' and 'lokr' are others of the same rank, "
+        "as PEFT builds them; 'lycoris' is what lycoris_config says.",
     )
     lora_rank: int = Field(
         16,
@@ -86,6 +86,32 @@ class AdapterSettings(Section):
     )
     lycoris_config: LycorisConfig | None = Field(
         None, description="The settings of a LyCORIS adapter, as a JSON object; null takes lokr of rank 16."
+    )
+
+
+class TextSettings(Section):
+    """Text encoders and a word of one's own."""
+
+    train_text_encoder: bool = Field(
+        False,
+        description="Put a LoRA on the text encoders too, which then stay in memory: what a prompt means is "
+        "learned along.",
+    )
+    text_encoder_lr: float | None = Field(
+        None, gt=0, le=10, description="The learning rate of that LoRA; null takes half the run's."
+    )
+    num_token_vectors: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Learn the token as a new word of so many vectors (textual inversion), which the text "
+        "encoders then know; 0 learns none.",
+    )
+    token_initializer: FilledText | None = Field(
+        None, description="The word that a learned token begins as; null takes the class word."
+    )
+    token_lr: float | None = Field(
+        None, gt=0, le=10, description="The learning rate of a learned token; null takes ten times the run's."
     )
 
 

@@ -75,11 +75,13 @@ SHARED_RUN_KEYS = frozenset(
         "scheduled_sampling_strategy",
         "seed",
         "snr_gamma",
+        "text_encoder_lr",
         "text_encoder_1_precision",
         "text_encoder_2_precision",
         "text_encoder_3_precision",
         "text_encoder_4_precision",
         "train_batch_size",
+        "train_text_encoder",
         "use_ema",
         "validation_disable",
         "validation_guidance",
@@ -175,9 +177,9 @@ IGNORED_RUN_KEYS = _table({
     "Not supported yet: a plain LoRA, started as PEFT starts it, is trained instead.": """
         flux_lora_target init_lokr_norm lora_init_type peft_lora_mode
         peft_lora_target_modules singlora_ramp_up_steps slider_lora_target""",
-    "Not supported yet: text encoders stay as they are.": """
+    "All layers are trained to the end, those of text encoders where train_text_encoder says so.": """
         freeze_encoder_after freeze_encoder_before freeze_encoder_strategy layer_freeze_strategy
-        save_text_encoder text_encoder_limit text_encoder_lr train_text_encoder""",
+        save_text_encoder text_encoder_limit""",
     "Not supported yet: nothing is measured during the training but its loss.": """
         eval_dataset_id eval_dataset_pooling eval_epoch_interval eval_loss_disable eval_steps_interval
         eval_timesteps evaluation_type num_eval_images pretrained_evaluation_model_name_or_path""",

@@ -58,19 +58,30 @@ def kohya_file(file: Path, config: RunConfig, datasets: list[DatasetConfig]) -> 
 
 
 def _kohya_names(weights: Weights, alpha: float) -> Weights:
+    # SDXL's text encoders are told apart; the one of Stable Diffusion has no number.
+    several = any(name.startswith("text_encoder_2.") for name in weights)
+    models = {"unet": "unet", "text_encoder": "te1" if several else "te", "text_encoder_2": "te2"}
     named = {}
     for name, weight in weights.items():
-        layer, _, part = name.removeprefix("unet.").partition(".lora_")
-        layer = f"lora_unet_{layer.replace('.', '_')}"
+        layer, _, part = _with_text_model(name).partition(".lora_")
+        model, _, layer = layer.partition(".")
+        layer = f"lora_{models[model]}_{layer.replace('.', '_')}"
         named[f"{layer}.{_PARTS[f'lora_{part}']}"] = weight
         named[f"{layer}.alpha"] = np.array(alpha, np.float32)
     return named
 
 
+def _with_text_model(name: str) -> str:
+    """A weight's name, in a text encoder with the level that transformers has left out of some since 5.0."""
+    part, _, layer = name.partition(".")
+    is_flat = part.startswith("text_encoder") and not layer.startswith("text_model.")
+    return f"{part}.text_model.{layer}" if is_flat else name
+
+
 def _scaled(weights: Weights, scale: float) -> Weights:
     """Weights that are meant at alpha = rank."""
     return {
-        name: weight * np.float32(scale) if name.endswith("lora_B.weight") else weight
+        _with_text_model(name): weight * np.float32(scale) if name.endswith("lora_B.weight") else weight
         for name, weight in weights.items()
     }
 

@@ -1,68 +1,63 @@
 """What is trained: an adapter on the base model, or the whole of it; and loading it into stock pipelines."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
 
 from dreamspace.config import RunConfig
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Family
 from dreamspace.models.full import FullModel, load_full
 from dreamspace.models.lora import Lora
-from dreamspace.models.parameters import ParameterGroup
+from dreamspace.models.parameters import Adapter
+from dreamspace.models.peft_lycoris import PeftLycoris
+from dreamspace.models.text import TextEncoders
+from dreamspace.models.token import NoAdapter, WithToken, load_token
 from dreamspace.models.weights import check_weights, fits
-from dreamspace.run_folder import FULL_WEIGHTS_NAME, LYCORIS_PREFIX, WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import (
+    EMBEDS_NAME,
+    FULL_WEIGHTS_NAME,
+    LYCORIS_PREFIX,
+    WEIGHTS_NAME,
+    weights_file,
+)
 
 
-class Adapter(Protocol):
-    """The trainable part of a denoiser.
+def new_adapter(config: RunConfig, model: BaseModel, text: TextEncoders | None = None) -> Adapter:
+    """What a run trains, on a freshly loaded denoiser; it changes nothing yet.
 
-    Attributes:
-        denoiser: the module with the adapter in it.
-        parameter_groups: what the optimizer trains, fp32.
-        parameters: all of them.
-        is_saved_exactly: whether `load` restores what `save` wrote to the last bit.
+    Args:
+        text: of a run that trains something of the text encoders.
     """
-
-    is_saved_exactly: bool
-    denoiser: nn.Module
-    parameter_groups: list[ParameterGroup]
-    parameters: list[nn.Parameter]
-
-    def off(self) -> AbstractContextManager[nn.Module]:
-        """The base model's denoiser, for its own predictions; exactly what it was before the training."""
-        ...
-
-    def at_strength(self, strength: float) -> AbstractContextManager[None]:
-        """The adapter's effect times `strength`."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write what is trained into a folder."""
-        ...
-
-    def load(self, file: Path) -> None:
-        """Restore the file that `save` wrote.
-
-        Raises:
-            ValueError: if it does not fit.
-        """
-        ...
+    adapter = _of_denoiser(config, model, text)
+    return adapter if text is None or text.token is None else WithToken(adapter, text.token)
 
 
-def new_adapter(config: RunConfig, model: BaseModel) -> Adapter:
-    """What a run trains, on a freshly loaded denoiser; it changes nothing yet."""
+def _of_denoiser(config: RunConfig, model: BaseModel, text: TextEncoders | None) -> Adapter:
     if config.model_type == "full":
         return FullModel(model)
+    denoiser = model.load_denoiser()
+    if config.model_type == "textual_inversion":
+        return NoAdapter(denoiser)
     if config.lora_type == "lycoris":
         from dreamspace.models.lycoris import Lycoris
 
-        return Lycoris(model.load_denoiser(), model.family, config)
-    return Lora(model.load_denoiser(), model.family, config)
+        return Lycoris(denoiser, model.family, config)
+    if config.lora_type != "standard":
+        return PeftLycoris(denoiser, model.family, config)
+    return Lora(denoiser, model.family, config, {} if text is None else text.adapted)
+
+
+def changes_text(folder: Path) -> bool:
+    """Whether what was trained changes what a prompt becomes: a learned token, or a LoRA on text encoders."""
+    if (folder / EMBEDS_NAME).is_file():
+        return True
+    if not (folder / WEIGHTS_NAME).is_file():
+        return False
+    with safe_open(folder / WEIGHTS_NAME, framework="pt") as opened:
+        return any(name.startswith("text_encoder") for name in opened.keys())  # noqa: SIM118 (it is no dict)
 
 
 def is_lycoris(file: Path) -> bool:
@@ -74,7 +69,11 @@ def is_lycoris(file: Path) -> bool:
 def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
     """Load what was trained into a stock pipeline of the base model.
 
-    A LoRA goes in by the pipeline's own loader, a LyCORIS adapter by LyCORIS' and a full model by its names.
+    A LoRA and a learned token go in by the pipeline's own loaders, a LyCORIS adapter by LyCORIS' and a full
+    model by its names.
+
+    Args:
+        pipeline: with its text encoders, where the adapter changes these.
 
     Raises:
         ValueError: if it was trained on another model, or is damaged.
@@ -83,8 +82,13 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
     sentence = f"The adapter in {folder} does not fit the model. Give the model that it was trained on."
     denoiser = getattr(pipeline, family.denoiser_part)
     try:
-        if not (folder / WEIGHTS_NAME).is_file():
+        if (folder / EMBEDS_NAME).is_file():
+            load_token(pipeline, folder / EMBEDS_NAME)
+        if (folder / family.denoiser_part / FULL_WEIGHTS_NAME).is_file():
             load_full(denoiser, folder / family.denoiser_part / FULL_WEIGHTS_NAME)
+        elif not (folder / WEIGHTS_NAME).is_file():
+            if not (folder / EMBEDS_NAME).is_file():
+                raise ValueError(sentence)
         elif is_lycoris(folder / WEIGHTS_NAME):
             from dreamspace.models.lycoris import load_lycoris
 

@@ -72,6 +72,13 @@ class BaseModel:
         """The resolution that the model was trained for."""
         return self.family.native_resolution_px(self.folder)
 
+    @property
+    def clip_parts(self) -> list[str]:
+        """The text encoders that a stock pipeline loads a LoRA into."""
+        loadable = self.family.pipeline_class._lora_loadable_modules
+        parts = [part for part in self._present(self.family.text_parts) if part in loadable]
+        return [part for part in parts if self._parts[part][1].startswith("CLIPText")]
+
     @cached_property
     def text_fingerprint(self) -> str:
         """Tells prompt embeddings of this family and model, at this precision, from others."""
@@ -117,13 +124,20 @@ class BaseModel:
         except OSError as error:
             raise damaged_model(f"The scheduler of the model in {self.folder}", error) from error
 
-    def pipeline(self, denoiser: nn.Module, vae: nn.Module | None) -> Any:
-        """The stock pipeline without text encoders, which samples from cached conditioning."""
+    def pipeline(self, denoiser: nn.Module, vae: nn.Module | None, with_text: bool = False) -> Any:
+        """The stock pipeline, which samples from cached conditioning.
+
+        Args:
+            with_text: with its text parts, on their device, which an adapter may change.
+        """
         given = {self.family.denoiser_part: denoiser}
         if self.family.vae_part is not None:
             given[self.family.vae_part] = vae
         # An upscaler has a scheduler more, for the noise on the picture that it is given.
         schedulers = {name for name in self._parts if name.endswith("scheduler")}
+        if with_text:
+            text = self.load_text_encoders()
+            given |= {name: text.components[name] for name in self._present(self.family.text_parts)}
         pipeline = self._rescheduled(self._stock_pipeline({*schedulers, *given}, **given))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

@@ -19,7 +19,7 @@ from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.source import INDEX_FILE
 from dreamspace.models.weights import check_weights, trained_folder
-from dreamspace.run_folder import WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME, weights_file
 
 
 def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -27,7 +27,8 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
 
     Args:
         arguments: `run_dir`; `checkpoint` (a step, or null for the final weights) and `ema`; `format`, an
-            `ExportFormat`; `out`, a file, or a folder for `merged`.
+            `ExportFormat`; `out`, a file, or a folder for `merged`. A token that was learned along is written
+            beside the file; see `token_path`.
 
     Raises:
         ValueError: if there is nothing to export, it has no such form, or the disk cannot hold it.
@@ -51,7 +52,16 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
         else:
             with replace_file(out) as temporary:
                 shutil.copyfile(file, temporary)
+        token_file = source / EMBEDS_NAME
+        if token_file.is_file() and token_file != file:
+            with replace_file(token_path(out)) as temporary:
+                shutil.copyfile(token_file, temporary)
     events.write("done", path=out)
+
+
+def token_path(out: Path) -> Path:
+    """Where a learned token is written that belongs to the weights in `out`."""
+    return out.with_name(f"{out.stem}-token.safetensors")
 
 
 def merge(model: BaseModel, source: Path, out: Path) -> None:
@@ -74,7 +84,7 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
 
         merge_lycoris(denoiser)
     else:
-        pipeline.fuse_lora(components=[model.family.denoiser_part])
+        pipeline.fuse_lora(components=[*pipeline.get_list_adapters()])
         pipeline.unload_lora_weights()
     temporary = out.with_name(f".{out.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -13,11 +13,12 @@ from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.adapters import changes_text, load_into_pipeline
 from dreamspace.models.base import BaseModel, family_of, open_model
 from dreamspace.models.family import PictureFamily
 from dreamspace.models.previews import announced_previews, load_tiny_vae
 from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px, with_pictures
+from dreamspace.models.text import TextEncoders
 from dreamspace.models.weights import trained_folder
 from dreamspace.run_folder import WEIGHTS_NAME, weights_file
 
@@ -42,14 +43,18 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     model = open_model(config, cache_of(job_dir))
     settings = _settings(arguments, subject, model)
     prompts, seed = arguments["prompts"], arguments["seed"]
-    conditioning = model.encode_prompts([*prompts, config.validation_negative_prompt])
+    events.write("stage", name="loading", message="Loading the model and the adapter.")
+    told = [*prompts, config.validation_negative_prompt]
+    has_text = subject.adapter is not None and changes_text(subject.adapter)
+    conditioning = {} if has_text else model.encode_prompts(told)
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype), has_text)
+    if subject.adapter is not None:
+        load_into_pipeline(pipeline, model.family, subject.adapter)
+    if has_text:
+        conditioning = TextEncoders(model.family, pipeline).rows(told)
     rows = [conditioning[prompt] for prompt in prompts]
     if isinstance(model.family, PictureFamily):
         rows = with_pictures(rows, _subject_photos(arguments, config, model), settings)
-    events.write("stage", name="loading", message="Loading the model and the adapter.")
-    pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
-    if subject.adapter is not None:
-        load_into_pipeline(pipeline, model.family, subject.adapter)
     tiny_vae = load_tiny_vae(model.folder, model.device)
     out = Path(arguments.get("out") or job_dir / "images")
     numbers = [int(path.stem) for path in photo_files(out) if path.stem.isdecimal()]

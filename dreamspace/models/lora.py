@@ -1,20 +1,24 @@
 """LoRA and DoRA by PEFT, and the base model that is still there beneath."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
 from dreamspace.models.family import Family
 from dreamspace.models.parameters import ParameterGroup, trained_parameters
+
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The attention of CLIP's text encoders."""
 
 
 class Lora:
@@ -25,20 +29,36 @@ class Lora:
 
     is_saved_exactly = True
 
-    def __init__(self, denoiser: nn.Module, family: Family, config: RunConfig) -> None:
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        family: Family,
+        config: RunConfig,
+        encoders: Mapping[str, nn.Module] = MappingProxyType({}),
+    ) -> None:
+        """
+        Args:
+            encoders: text encoders that get a LoRA too, by their part.
+        """
         self.denoiser, self.family = denoiser, family
-        torch.manual_seed(config.seed)
-        denoiser.add_adapter(
-            LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_rank if config.lora_alpha is None else config.lora_alpha,
-                lora_dropout=config.lora_dropout,
-                use_dora=config.use_dora,
-                target_modules=list(family.lora_targets),
+        self._adapted = {family.denoiser_part: denoiser, **encoders}
+        for part, module in self._adapted.items():
+            torch.manual_seed(config.seed)
+            module.add_adapter(
+                LoraConfig(
+                    r=config.lora_rank,
+                    lora_alpha=config.lora_rank if config.lora_alpha is None else config.lora_alpha,
+                    lora_dropout=config.lora_dropout,
+                    use_dora=config.use_dora,
+                    target_modules=list(TEXT_TARGETS if part in encoders else family.lora_targets),
+                )
             )
-        )
-        self.parameters = trained_parameters(denoiser)
-        self.parameter_groups = [ParameterGroup("denoiser", self.parameters)]
+        self.parameter_groups = [ParameterGroup("denoiser", trained_parameters(denoiser))]
+        if encoders:
+            factor = 0.5 if config.text_encoder_lr is None else config.text_encoder_lr / config.learning_rate
+            trained = [weight for encoder in encoders.values() for weight in trained_parameters(encoder)]
+            self.parameter_groups.append(ParameterGroup("text_encoder", trained, factor))
+        self.parameters = [weight for group in self.parameter_groups for weight in group.parameters]
         self._layers = [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
 
     @contextmanager
@@ -70,16 +90,15 @@ class Lora:
     def save(self, folder: Path) -> None:
         """Write `pytorch_lora_weights.safetensors` as stock pipelines load it, alpha included."""
         # Without the metadata, alpha is lost and the adapter loads with alpha = rank. Its dropout would stay
-        # active in stock pipelines: diffusers leaves the layers that it loads in training mode.
-        metadata = self.denoiser.peft_config["default"].to_dict() | {"lora_dropout": 0.0}
-        part = self.family.denoiser_part
-        self.family.pipeline_class.save_lora_weights(
-            folder,
-            **{
-                f"{part}_lora_layers": get_peft_model_state_dict(self.denoiser),
-                f"{part}_lora_adapter_metadata": metadata,
-            },
-        )
+        # active in stock pipelines: diffusers leaves the layers that it loads in training mode. A text
+        # encoder's adapter would tell the folder of this machine that it was loaded from.
+        given = {}
+        for part, module in self._adapted.items():
+            given[f"{part}_lora_layers"] = _weights(module)
+            settings = module.peft_config["default"].to_dict()
+            settings |= {"lora_dropout": 0.0, "base_model_name_or_path": None}
+            given[f"{part}_lora_adapter_metadata"] = settings
+        self.family.pipeline_class.save_lora_weights(folder, **given)
 
     def load(self, file: Path) -> None:
         """Restore the weights that `save` wrote, bit-exactly in fp32.
@@ -88,17 +107,23 @@ class Lora:
             ValueError: if the file does not fit this adapter.
         """
         self._check_alpha(file)
-        prefix = f"{self.family.denoiser_part}."
-        stored = load_file(file)
-        weights = {name.removeprefix(prefix): weight for name, weight in stored.items()}
-        own = get_peft_model_state_dict(self.denoiser)
+        weights = load_file(file)
+        own = {
+            f"{part}.{name}": weight
+            for part, module in self._adapted.items()
+            for name, weight in _weights(module).items()
+        }
         num_fitting = sum(name in weights and weights[name].shape == own[name].shape for name in own)
         if not num_fitting == len(own) == len(weights):
             raise ValueError(
                 f"The adapter in {file.parent.name} does not fit this model and lora_rank: {num_fitting} of "
                 f"its {len(weights)} weights fit, {len(own)} are needed. Start a new run instead."
             )
-        set_peft_model_state_dict(self.denoiser, weights)
+        for part, module in self._adapted.items():
+            of_part = {
+                name.removeprefix(f"{part}."): weights[name] for name in own if name.startswith(f"{part}.")
+            }
+            set_peft_model_state_dict(module, of_part)
 
     def _check_alpha(self, file: Path) -> None:
         """Raise ValueError if a file's weights are meant at another strength than this adapter's."""
@@ -111,3 +136,8 @@ class Lora:
                 f"The adapter in {file.parent.name} has alpha {theirs:g}, and this run's is {ours:g}. Set "
                 "lora_alpha to the adapter's own."
             )
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of an adapter; not the embedding that was enlarged by a learned token, which PEFT adds."""
+    return get_peft_model_state_dict(module, save_embedding_layers=False)

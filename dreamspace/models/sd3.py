@@ -45,8 +45,8 @@ class StableDiffusion3:
         return part_config(folder, "transformer")["sample_size"] * vae_multiple_px(folder)
 
     def encode_prompts(self, pipeline: StableDiffusion3Pipeline, prompts: list[str]) -> list[Conditioning]:
-        if pipeline.text_encoder_3 is None:
-            # The pipeline asks its transformer, which is not loaded, how wide the zeros are.
+        if pipeline.text_encoder_3 is None and pipeline.transformer is None:
+            # The pipeline asks its transformer how wide the zeros are, and here it is not loaded.
             pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=self.width))
         # One after the other: T5's attention alone takes 16 MiB for each.
         encoded = (

@@ -34,7 +34,7 @@ class Batch:
     """A micro-batch. What decides which rows a model sees stays on the host.
 
     Attributes:
-        samples: of each row.
+        samples, captions: of each row.
         latents, noise: (B, C, h, w).
         input_noise: what the latents are made noisy with: the noise, and what the target does not know of.
             In rows that are rolled out it is the noise alone, since their target is told by where they end.
@@ -51,6 +51,7 @@ class Batch:
     """
 
     samples: list[Sample]
+    captions: list[str]
     latents: Tensor
     noise: Tensor
     input_noise: Tensor
@@ -119,9 +120,10 @@ class Batches:
         places = [planned[row] for row in rows]
         samples = [self.training_set.samples[dataset][sample] for dataset, sample in places]
         latents = torch.stack([self.training_set.latents[dataset][sample] for dataset, sample in places])
+        captions = [self._caption(step, row, sample) for row, sample in zip(rows, samples, strict=True)]
         conditioning = [
-            self._conditioning(step, row, sample, photo)
-            for row, sample, photo in zip(rows, samples, latents, strict=True)
+            self._conditioning(step, row, caption, sample, photo)
+            for row, caption, sample, photo in zip(rows, captions, samples, latents, strict=True)
         ]
         noise, input_noise, timesteps = self._noise(step, rows, latents.shape[1:], len(planned))
         masks = [self._mask(step, row, place) for row, place in zip(rows, places, strict=True)]
@@ -141,6 +143,7 @@ class Batches:
         ]  # fmt: skip
         batch = Batch(
             samples=samples,
+            captions=captions,
             latents=latents,
             noise=noise,
             input_noise=input_noise,
@@ -156,11 +159,14 @@ class Batches:
         )
         return batch.to(self.accelerator.device)
 
-    def _conditioning(self, step: int, row: int, sample: Sample, latents: Tensor) -> Conditioning:
+    def _conditioning(
+        self, step: int, row: int, caption: str, sample: Sample, latents: Tensor
+    ) -> Conditioning:
         """Of the row's caption and its photo."""
-        caption = self.training_set.conditioning[self._caption(step, row, sample)]
         seed = mix_seed(self.config.seed, step, row, CONDITIONING)
-        return caption | self.family.row_conditioning(sample.geometry, latents, seed)
+        return self.training_set.conditioning[caption] | self.family.row_conditioning(
+            sample.geometry, latents, seed
+        )
 
     def _caption(self, step: int, row: int, sample: Sample) -> str:
         probability = self.config.caption_dropout_probability

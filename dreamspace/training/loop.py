@@ -14,6 +14,7 @@ from dreamspace.data.plan import mix_seed
 from dreamspace.data.samples import Sample
 from dreamspace.models.adapters import Adapter
 from dreamspace.models.family import Conditioning, Family
+from dreamspace.models.text import TextEncoders
 from dreamspace.training.batches import Batch, Batches
 from dreamspace.training.ema import MovingAverage
 from dreamspace.training.loss_log import StepReport
@@ -44,6 +45,7 @@ class TrainingStep:
         denoiser: the adapter's, wrapped where there are several processes: it makes the predictions that are
             learned from. Those without gradient are made by the adapter's own, because processes make
             different numbers of them.
+        text: text encoders that are trained along, and so say anew in each step what a caption becomes.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class TrainingStep:
         training_set: TrainingSet,
         accelerator: Accelerator,
         ema: MovingAverage | None = None,
+        text: TextEncoders | None = None,
     ) -> None:
         self.config, self.family, self.schedule = config, family, schedule
         self.denoiser, self.adapter, self.optimizer, self.ema = denoiser, adapter, optimizer, ema
-        self.training_set, self.accelerator = training_set, accelerator
+        self.training_set, self.accelerator, self.text = training_set, accelerator, text
         self.batches = Batches(config, family, training_set, schedule.num_timesteps, accelerator)
         self.roll_out = RollOut(schedule, config.scheduled_sampling_sampler, config.scheduled_sampling_order)
         self.uses_reflexflow = uses_reflexflow(config, schedule)
@@ -115,23 +118,31 @@ class TrainingStep:
             totals += torch.cat([loss.detach()[None] / num_processes, by_role])
             counts += batch.roles.sum(dim=1)
         if num_processes > 1:
+            self._average_outside_denoiser()
             totals, counts = self.accelerator.reduce((totals, counts), "sum")
         return totals[0], totals[1] / counts[0], totals[2] / counts[1], samples
+
+    def _average_outside_denoiser(self) -> None:
+        """Average gradients over the processes as `accelerator.prepare` has the denoiser's averaged."""
+        for group in self.adapter.parameter_groups:
+            for parameter in group.parameters if group.name != "denoiser" else ():
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B,) losses and their (B,) weights; the base model speaks first where it is the target."""
         config, schedule, timesteps = self.config, self.schedule, batch.timesteps
         levels = schedule.alphas[timesteps], schedule.sigmas[timesteps]
         undisturbed = schedule.add_noise(batch.latents, batch.input_noise, timesteps)
-        noisy_latents, noise = self._rolled_out(batch, undisturbed)
+        told = batch.conditioning | (self.text.encode(batch.captions) if self.text is not None else {})
+        noisy_latents, noise = self._rolled_out(batch, undisturbed, told)
         target = training_target(batch.latents, noise, *levels, schedule.prediction_type)
         # Teacher before student: with the adapter off at backward(), gradients vanish silently.
         base = self._base_predictions(batch, noisy_latents)
         if batch.base_rows:
             rows = self._index(batch.base_rows)
             target = target.index_copy(0, rows, base[rows])
-        corrected_rows, unbiased = self._unbiased_predictions(batch, undisturbed)
-        prediction = self._predict(self.denoiser, noisy_latents, timesteps, batch.conditioning)
+        corrected_rows, unbiased = self._unbiased_predictions(batch, undisturbed, told)
+        prediction = self._predict(self.denoiser, noisy_latents, timesteps, told)
 
         distance, mean = self._distance(timesteps), config.masked_loss_normalization
         cells = None if batch.masks is None else subject_weights(batch.masks, config.masked_background_weight)
@@ -161,7 +172,7 @@ class TrainingStep:
     def _index(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows).to(self.accelerator.device, non_blocking=True)
 
-    def _rolled_out(self, batch: Batch, noisy_latents: Tensor) -> tuple[Tensor, Tensor]:
+    def _rolled_out(self, batch: Batch, noisy_latents: Tensor, told: Conditioning) -> tuple[Tensor, Tensor]:
         """Noisy latents and the noise in them, after the rollouts of the batch.
 
         After a rollout the latents are no longer the picture with the noise that was drawn. The noise that
@@ -172,7 +183,7 @@ class TrainingStep:
             return noisy_latents, batch.noise
         rows = self._index([rollout.row for rollout in batch.rollouts])
         starts = self._index([rollout.start for rollout in batch.rollouts])
-        conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+        conditioning = {name: values.detach()[rows] for name, values in told.items()}
 
         def predict(latents: Tensor, timesteps: Tensor, count: int) -> Tensor:
             first = {name: values[:count] for name, values in conditioning.items()}
@@ -203,13 +214,15 @@ class TrainingStep:
         return torch.zeros_like(noisy_latents).index_copy(0, rows, base.to(noisy_latents.dtype))
 
     @torch.no_grad()
-    def _unbiased_predictions(self, batch: Batch, undisturbed: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _unbiased_predictions(
+        self, batch: Batch, undisturbed: Tensor, told: Conditioning
+    ) -> tuple[Tensor | None, Tensor | None]:
         """The rows that ReflexFlow corrects, and the model's predictions for them without their rollout."""
         found = [rollout.row for rollout in batch.rollouts if rollout.row not in batch.base_rows]
         if not found or not self.uses_reflexflow:
             return None, None
         rows = self._index(found)
-        conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+        conditioning = {name: values[rows] for name, values in told.items()}
         return rows, self._predict(
             self.adapter.denoiser, undisturbed[rows], batch.timesteps[rows], conditioning
         )

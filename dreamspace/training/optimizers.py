@@ -9,7 +9,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
-from dreamspace.models.adapters import ParameterGroup
+from dreamspace.models.parameters import ParameterGroup
 from dreamspace.training.stochastic_adamw import StochasticAdamW
 
 LION_BETAS = (0.9, 0.99)

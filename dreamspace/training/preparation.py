@@ -20,6 +20,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning, Family, PictureFamily
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
+from dreamspace.models.text import TextEncoders
 from dreamspace.training.masked_loss import is_black
 
 MIXTURE_STEPS = 20_000
@@ -123,17 +124,23 @@ def local_datasets(datasets: list[DatasetConfig], cache: Path, events: EventWrit
 
 
 def read_training_set(
-    config: RunConfig, datasets: list[DatasetConfig], model: BaseModel, events: EventWriter, step_rows: int
+    config: RunConfig,
+    datasets: list[DatasetConfig],
+    model: BaseModel,
+    events: EventWriter,
+    step_rows: int,
+    text: TextEncoders | None = None,
 ) -> TrainingSet:
     """Read all photos, encode what is not cached, and leave neither VAE nor text encoder in memory.
 
     Args:
+        text: the text encoders as they are before the training, where they are trained.
         datasets: all of the run, local ones; those of masks and caches among them.
         step_rows: rows of a full global step, over all ranks and micro-batches.
 
     Raises:
         ValueError: if a folder holds no photo that can be used, a resolution does not fit, or a caption or
-            mask is missing, or no mask shows anything of the subject.
+            mask is missing, no mask shows anything of the subject, or no caption holds the token to learn.
     """
     events.write("stage", name="caching", message="Reading photos.")
     trained = [dataset for dataset in datasets if dataset.is_trained]
@@ -165,8 +172,22 @@ def read_training_set(
     prompts += [*validation_prompts(config, datasets), config.validation_negative_prompt]
     if config.caption_dropout_probability:
         prompts.append("")
-    conditioning = model.encode_prompts(prompts, cache_folder(datasets, "text_embeds"))
+    if text is None:
+        conditioning = model.encode_prompts(prompts, cache_folder(datasets, "text_embeds"))
+    else:
+        _check_token(config, samples)
+        conditioning = text.rows(prompts)
     return TrainingSet(samples, latents, masks, plan, conditioning)
+
+
+def _check_token(config: RunConfig, samples: list[list[Sample]]) -> None:
+    """Whether a caption holds the token that is to be learned, if one is."""
+    captions = [caption for found in samples for sample in found for caption in sample.captions]
+    if config.num_token_vectors and not any(config.token in caption for caption in captions):
+        raise ValueError(
+            f"No caption holds the token {config.token}, so that it would not be learned. Write it into the "
+            f"instance prompt, such as 'a photo of a {config.token} {config.class_word or 'dog'}'."
+        )
 
 
 def cache_folder(datasets: list[DatasetConfig], kind: Literal["text_embeds", "image_embeds"]) -> Path | None:

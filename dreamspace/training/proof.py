@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.adapters import changes_text, load_into_pipeline
 from dreamspace.models.base import BaseModel
+from dreamspace.models.text import TextEncoders
 from dreamspace.training.optimizers import finds_learning_rate
 from dreamspace.training.saving import Weights
 from dreamspace.training.validation import Validator
@@ -48,8 +49,9 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
         validator, settings=replace(validator.settings, num_inference_steps=num_inference_steps)
     )
     prompts = validator.prompts[:1]
-    pipeline = model.pipeline(model.load_denoiser(), validator.vae)
-    base = validator.images(prompts, pipeline=pipeline)[0]
+    has_text = changes_text(adapter_folder)
+    pipeline = model.pipeline(model.load_denoiser(), validator.vae, has_text)
+    base = replace(validator, pipeline=pipeline, text=None).images(prompts)[0]
     if not np.ptp(np.asarray(base)):
         raise ValueError(
             f"The base model itself draws an empty image of '{prompts[0]}': its files are damaged, or its "
@@ -62,7 +64,8 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
             "Lower learning_rate; earlier checkpoints are kept."
         )
     load_into_pipeline(pipeline, model.family, adapter_folder)
-    loaded = validator.images(prompts, pipeline=pipeline)[0]
+    text = TextEncoders(model.family, pipeline) if has_text else None
+    loaded = replace(validator, pipeline=pipeline, text=text).images(prompts)[0]
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
     dtype = model.denoiser_dtype
     if error > max(ROUNDING[dtype], TOLERANCES[dtype] * grey_levels_apart(base, trained)):

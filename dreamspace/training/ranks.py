@@ -31,7 +31,7 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.
     ranks_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
     # Some layers of a whole model, and of LyCORIS' random algorithms, are left without a gradient.
-    some_unused = config.model_type == "full" or config.lora_type == "lycoris"
+    some_unused = config.model_type == "full" or config.lora_type != "standard"
     unused = DistributedDataParallelKwargs(find_unused_parameters=some_unused)
     accelerator = Accelerator(
         cpu=ranks_on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience, unused]
@@ -49,7 +49,7 @@ def host_group() -> torch.distributed.ProcessGroup:
 
 def distributed(denoiser: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
     """The denoiser as it is for one process, else wrapped so that gradients are averaged over the ranks."""
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or not any(weight.requires_grad for weight in denoiser.parameters()):
         return denoiser
     keep_frozen_weights(denoiser)
     wrapped = accelerator.prepare(denoiser)

@@ -14,6 +14,7 @@ from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.family import DistilledFamily
 from dreamspace.models.previews import load_tiny_vae
+from dreamspace.models.text import trained_text
 from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
     has_optimizer,
@@ -56,7 +57,8 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         remove_unfinished(job_dir)
     if isinstance(model.family, DistilledFamily) and model.family.distilled_advice is not None:
         events.write("warning", message=FEW_STEP_WARNING, hint=model.family.distilled_advice)
-    found = prepared(config, datasets, model, accelerator, job_dir, events)
+    text = trained_text(config, model)
+    found = prepared(config, datasets, model, accelerator, job_dir, events, text)
     if found is None:
         events.write("stopped", step=0)
         return
@@ -70,7 +72,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     events.write("stage", name="loading", message="Loading the model.")
     resumes = bool(arguments.get("resume") and resumable_checkpoints(job_dir))
-    denoiser, adapter = load_trainable(config, model, begins=not resumes)
+    denoiser, adapter = load_trainable(config, model, not resumes, text)
     vae = model.load_vae(model.denoiser_dtype)
     prompts = validation_prompts(config, datasets)
     validator = Validator(
@@ -84,6 +86,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         prompts,
         validation_conditioning(model.family, prompts, training_set, settings),
         settings,
+        text,
     )
     optimizer = new_optimizer(config, adapter.parameter_groups)
     ema = new_ema(config, adapter) if accelerator.is_main_process else None
@@ -98,6 +101,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         training_set,
         accelerator,
         ema,
+        text,
     )
     run = Run(config, job_dir, events, model, state, validator)
     state.check_disk(job_dir)

@@ -13,6 +13,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.adapters import Adapter, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings
+from dreamspace.models.text import TextEncoders, check_text
 from dreamspace.models.weights import check_weights
 from dreamspace.training.class_folder import class_dataset, fill_class_folder
 from dreamspace.training.ema import MovingAverage
@@ -37,6 +38,7 @@ def check_run(
         ValueError: if settings do not fit the model, the optimizer or each other, or files are missing.
     """
     check_optimizer(config)
+    check_text(config, model)
     schedule = noise_schedule(model.noise_scheduler(), config.rescale_betas_zero_snr)
     uses_reflexflow(config, schedule)
     multiple_px = model.multiple_px
@@ -61,6 +63,7 @@ def prepared(
     accelerator: Accelerator,
     job_dir: Path,
     events: EventWriter,
+    text: TextEncoders | None = None,
 ) -> tuple[list[DatasetConfig], TrainingSet] | None:
     """The datasets as they lie here and what is trained on, encoded; None if a stop was asked for."""
     if accelerator.is_main_process:
@@ -72,18 +75,18 @@ def prepared(
     step_rows = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
     with accelerator.main_process_first():
         datasets = local_datasets(datasets, model.cache, events)
-        return datasets, read_training_set(config, datasets, model, events, step_rows)
+        return datasets, read_training_set(config, datasets, model, events, step_rows, text)
 
 
 def load_trainable(
-    config: RunConfig, model: BaseModel, begins: bool = True
+    config: RunConfig, model: BaseModel, begins: bool = True, text: TextEncoders | None = None
 ) -> tuple[torch.nn.Module, Adapter]:
     """The denoiser on its device, in training mode, and what is trained of it.
 
     Args:
         begins: whether the run starts at its first step, with `init_lora`; else a checkpoint follows.
     """
-    adapter = new_adapter(config, model)
+    adapter = new_adapter(config, model, text)
     if begins and config.init_lora is not None:
         check_weights(Path(config.init_lora))
         adapter.load(Path(config.init_lora))

@@ -1,7 +1,7 @@
 """Validation images: the same prompts and seeds at every checkpoint, coming into focus as they are drawn."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.previews import PreviewSink, announced_previews
 from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.text import TextEncoders
 from dreamspace.run_folder import step_name
 from dreamspace.training.saving import Weights
 
@@ -22,7 +23,8 @@ from dreamspace.training.saving import Weights
 class Validator:
     """Draws the validation images of a run and announces them.
 
-    `prompts` are unique and in the order of the pictures; `conditioning` holds them and the negative prompt.
+    `prompts` are unique and in the order of the pictures; `conditioning` holds them and the negative prompt
+    as the base model knows them, which text encoders that were trained (`text`) say anew.
     """
 
     config: RunConfig
@@ -35,6 +37,7 @@ class Validator:
     prompts: list[str]
     conditioning: dict[str, Conditioning]
     settings: SamplingSettings
+    text: TextEncoders | None = None
 
     @property
     def seed(self) -> int:
@@ -60,6 +63,7 @@ class Validator:
             weights: that are in place, as the events say it.
             should_stop: asked before each batch; what is drawn stays.
         """
+        validator = replace(self, text=None) if weights == "base" else self
         for start in range(0, len(self.prompts), self.config.train_batch_size):
             if should_stop():
                 return
@@ -72,7 +76,7 @@ class Validator:
                 first_index=start,
                 step=step,
             )
-            images = self.images(prompts, on_preview if self.config.validation_preview else None)
+            images = validator.images(prompts, on_preview if self.config.validation_preview else None)
             for index, (prompt, image) in enumerate(zip(prompts, images, strict=True), start):
                 path = self.path(step, weights, index)
                 with replace_file(path) as temporary:
@@ -86,15 +90,16 @@ class Validator:
                     weights=weights,
                 )
 
-    def images(
-        self, prompts: list[str], on_preview: PreviewSink | None = None, pipeline: Any = None
-    ) -> list[Image.Image]:
-        """Draw images of these prompts with the run's pipeline or the one given, all from the same seed."""
+    def images(self, prompts: list[str], on_preview: PreviewSink | None = None) -> list[Image.Image]:
+        """Draw images of these prompts, all from the same seed."""
+        negative = self.config.validation_negative_prompt
+        told = {} if self.text is None else self.text.rows([*prompts, negative])
+        rows = {prompt: self.conditioning[prompt] | told.get(prompt, {}) for prompt in [*prompts, negative]}
         return sample_images(
             self.family,
-            pipeline or self.pipeline,
-            [self.conditioning[prompt] for prompt in prompts],
-            self.conditioning[self.config.validation_negative_prompt],
+            self.pipeline,
+            [rows[prompt] for prompt in prompts],
+            rows[negative],
             [self.seed] * len(prompts),
             self.settings,
             self.tiny_vae,

@@ -23,12 +23,15 @@ OURS_ALONE = {
     "masked_loss_normalization",
     "masked_prior_weight",
     "num_class_images",
+    "num_token_vectors",
     "prior_loss_weight",
     "scheduled_sampling_target",
     "stratified_timesteps",
     "timestep_sampling",
     "timestep_shift",
     "token",
+    "token_initializer",
+    "token_lr",
     "validation_prompts",
 }
 """Settings that SimpleTuner has no key for."""

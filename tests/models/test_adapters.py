@@ -127,3 +127,36 @@ def test_adapter_of_another_model_is_refused(model: BaseModel, tmp_path: Path) -
     for folder in (wrong_shapes, wrong_names):
         with pytest.raises(ValueError, match=r"does not fit the model\. Give the model that it was"):
             load_into_pipeline(stock_pipeline(model), model.family, folder)
+
+
+@pytest.mark.parametrize("lora_type", ["loha", "lokr"])
+def test_lycoris_loads_what_peft_trained_and_it_resumes(
+    model: BaseModel, tmp_path: Path, lora_type: str
+) -> None:
+    adapter = with_adapter(model, lora_type=lora_type)
+    base, trained = predict(model, denoiser(model)), predict(model, adapter.denoiser)
+    assert (trained - base).abs().max() > 1e-2
+    with adapter.off() as off:
+        assert torch.equal(predict(model, off), base)
+    with adapter.at_strength(0.5):
+        assert not torch.allclose(predict(model, adapter.denoiser), trained, atol=1e-3)
+    assert torch.equal(predict(model, adapter.denoiser), trained)
+    adapter.save(tmp_path)
+    pipeline = model.pipeline(denoiser(model), model.load_vae())
+    load_into_pipeline(pipeline, model.family, tmp_path)
+    torch.testing.assert_close(predict(model, pipeline.unet), trained, rtol=1e-4, atol=1e-5)
+    fresh = with_adapter(model, strength=0.0, lora_type=lora_type)
+    torch.testing.assert_close(predict(model, fresh.denoiser), base)
+    fresh.load(tmp_path / WEIGHTS_NAME)
+    torch.testing.assert_close(predict(model, fresh.denoiser), trained, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="does not fit this model and lora_rank: 0 of its"):
+        with_adapter(model, lora_type="lokr" if lora_type == "loha" else "loha").load(tmp_path / WEIGHTS_NAME)
+
+
+def test_loha_at_alpha_of_its_rank_comes_back_bit_exactly(model: BaseModel, tmp_path: Path) -> None:
+    adapter = with_adapter(model, lora_type="loha", lora_alpha=4)
+    adapter.save(tmp_path)
+    fresh = with_adapter(model, strength=0.0, lora_type="loha", lora_alpha=4)
+    fresh.load(tmp_path / WEIGHTS_NAME)
+    assert adapter.is_saved_exactly
+    assert all(map(torch.equal, fresh.parameters, adapter.parameters))

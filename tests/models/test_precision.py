@@ -240,6 +240,28 @@ def test_lora_alone_is_trained_in_fp32_and_without_it_the_base_is_exact(
         assert torch.equal(predict(model, denoiser), predict(model, model.load_denoiser()))
 
 
+@pytest.mark.parametrize("lora_type", ["loha", "lokr"])
+@pytest.mark.parametrize("precision", [level for level in LEVELS if level != "nf4-bnb"])
+def test_pefts_loha_and_lokr_are_trained_over_it(
+    opened: Callable[..., BaseModel], precision: Precision, lora_type: str
+) -> None:
+    settings = {"base_model_precision": precision, "lora_type": lora_type, "lora_dropout": 0.0}
+    model = opened(**settings)
+    adapter = new_adapter(tiny_config(model.folder, **settings), model)
+    for parameter in adapter.parameters:
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    predict(model, adapter.denoiser).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in adapter.parameters)
+    with torch.no_grad(), adapter.off() as denoiser:
+        assert torch.equal(predict(model, denoiser), predict(model, model.load_denoiser()))
+
+
+@pytest.mark.parametrize("lora_type", ["loha", "lokr"])
+def test_pefts_loha_and_lokr_on_nf4_are_refused(lora_type: str) -> None:
+    with pytest.raises(ValueError, match="cannot be put on weights in base_model_precision 'nf4-bnb'"):
+        RunConfig(lora_type=lora_type, base_model_precision="nf4-bnb")
+
+
 @pytest.mark.parametrize("precision", [level for level in LEVELS if level.endswith("torchao")])
 def test_no_whole_weight_is_kept_for_the_backward_pass(
     opened: Callable[..., BaseModel], precision: Precision

@@ -273,7 +273,7 @@ def test_absent_keys_take_simpletuners_defaults_unless_unfit(tmp_path: Path) -> 
     [
         ({"report_to": "wandb"}, "report_to", "ignored", '"wandb" is left out. Dreamspace writes its own'),
         ({"report_too": "wandb"}, "report_too", "ignored", "this key. Did you mean 'report_to'?"),
-        ({"train_text_encoder": True}, "train_text_encoder", "ignored", "text encoders stay as they are"),
+        ({"text_encoder_limit": 9}, "text_encoder_limit", "ignored", "where train_text_encoder says so"),
         ({"learning_rate": "fast"}, "learning_rate", "error", 'a number, got "fast". It is left out.'),
         ({"scheduled_sampling_sampler": "rk4"}, "scheduled_sampling_sampler", "error", "It is left out."),
         ({"model_type": "full"}, "learning_rate", "differs", "for a full model, is written"),

@@ -1,6 +1,5 @@
 """The moving average: its definition, its turns, its weights in place and back, and an exact resume."""
 
-
 import pytest
 import torch
 from torch import nn

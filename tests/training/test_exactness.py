@@ -19,19 +19,21 @@ from tiny_runs import (
     INSTANCE_PROMPT,
     QUICK,
     SETTINGS,
+    assert_same_losses,
     change,
     command,
     command_environment,
     events_of,
     run_command,
     train_here,
+    train_in_two_processes,
     two_bucket_dataset,
     write_run_folder,
 )
 
 from dreamspace.config import RunConfig
 from dreamspace.jobs.job import ProcessRecord
-from dreamspace.jobs.launcher import follow, stop, submit
+from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.workspace import job_status
 from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.training.proof import grey_levels_apart
@@ -219,23 +221,6 @@ def test_adapter_in_stock_diffusers_draws_the_validation_image(finished_run: Pat
     assert (loaded.r, loaded.lora_alpha) == (8, 3.0)
     assert grey_levels_apart(draw(), validation(NUM_STEPS)) < 0.1
     assert grey_levels_apart(validation(0), validation(NUM_STEPS)) > 2
-
-
-def train_in_two_processes(run_dir: Path, resume: bool = False) -> None:
-    submit(run_dir, "train", {"resume": resume}, num_processes=2)
-    for _ in follow(run_dir):
-        pass
-    assert job_status(run_dir).status == "done", (run_dir / "log.txt").read_text()
-
-
-def assert_same_losses(run_dir: Path, expected_dir: Path, steps: range) -> None:
-    ours, expected = (
-        {event["step"]: event for event in events_of(run, "loss")} for run in (run_dir, expected_dir)
-    )
-    for step in steps:
-        for name in ("loss", "instance_loss", "prior_loss", "grad_norm"):
-            mine, other = ours[step][name], expected[step][name]
-            assert mine == (other if other is None else pytest.approx(other, rel=1e-4, abs=1e-9)), name
 
 
 SHARED = QUICK | {"lora_dropout": 0.0, "gradient_accumulation_steps": 2, "lr_scheduler": "constant"}

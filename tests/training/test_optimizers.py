@@ -10,7 +10,7 @@ from tiny_runs import tiny_config
 from torch import nn
 
 from dreamspace.config import RunConfig
-from dreamspace.models.adapters import ParameterGroup
+from dreamspace.models.parameters import ParameterGroup
 from dreamspace.training.checkpoints import load_optimizer, save_optimizer
 from dreamspace.training.optimizers import (
     averages_weights,

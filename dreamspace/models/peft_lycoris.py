@@ -1,0 +1,103 @@
+"""LoHa and LoKr as PEFT builds them, written as LyCORIS does: stock pipelines load neither in PEFT's form."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoHaConfig, LoKrConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lycoris_utils import LycorisLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dreamspace.config import RunConfig
+from dreamspace.models.family import Family
+from dreamspace.models.parameters import ParameterGroup, trained_parameters
+from dreamspace.run_folder import LYCORIS_PREFIX, WEIGHTS_NAME
+
+CONFIGS = {"loha": LoHaConfig, "lokr": LoKrConfig}
+
+FIRST_FACTORS = ("hada_w1_a", "lokr_w1", "lokr_w1_a")
+"""Of a product of matrices: the one that is written with alpha / rank in it."""
+
+
+class PeftLycoris:
+    """LoHa (arXiv:2108.06098) or LoKr (arXiv:2309.14859) on the family's target modules."""
+
+    def __init__(self, denoiser: nn.Module, family: Family, config: RunConfig) -> None:
+        self.denoiser = denoiser
+        alpha = config.lora_rank if config.lora_alpha is None else config.lora_alpha
+        self.scale = alpha / config.lora_rank
+        # Scaled and back, a number may be another in its last bit.
+        self.is_saved_exactly = self.scale == 1
+        torch.manual_seed(config.seed)
+        settings = CONFIGS[config.lora_type](
+            r=config.lora_rank, alpha=alpha, target_modules=list(family.lora_targets)
+        )
+        denoiser.add_adapter(settings)
+        self.rank = config.lora_rank
+        self.parameters = trained_parameters(denoiser)
+        self.parameter_groups = [ParameterGroup("denoiser", self.parameters)]
+        self._layers = [module for module in denoiser.modules() if isinstance(module, LycorisLayer)]
+
+    @contextmanager
+    def off(self) -> Iterator[nn.Module]:
+        """The denoiser without its adapter; see `Lora.off`."""
+        for layer in self._layers:
+            layer._disable_adapters = True
+        try:
+            yield self.denoiser
+        finally:
+            for layer in self._layers:
+                layer._disable_adapters = False
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """The adapter times `strength`."""
+        for layer in self._layers:
+            layer.scale_layer(strength)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.unscale_layer()
+
+    def save(self, folder: Path) -> None:
+        """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads.
+
+        Alpha is written as the rank, so that the scale is 1: LyCORIS 4.1.3 takes no other for whole matrices.
+        """
+        weights: dict[str, Tensor] = {}
+        for name, weight in get_peft_model_state_dict(self.denoiser).items():
+            layer, _, factor = name.rpartition(".")
+            written = LYCORIS_PREFIX + layer.replace(".", "_")
+            scale = self.scale if factor in FIRST_FACTORS else 1.0
+            weights[f"{written}.{factor}"] = (weight * scale).cpu().contiguous()
+            weights[f"{written}.alpha"] = torch.tensor(float(self.rank))
+        save_file(weights, folder / WEIGHTS_NAME, {"format": "pt"})
+
+    def load(self, file: Path) -> None:
+        """Restore the weights that `save` wrote.
+
+        Raises:
+            ValueError: if the file does not fit this adapter.
+        """
+        stored = {name: weight for name, weight in load_file(file).items() if not name.endswith(".alpha")}
+        own = get_peft_model_state_dict(self.denoiser)
+        names = {}
+        for name in own:
+            layer, _, factor = name.rpartition(".")
+            names[name] = f"{LYCORIS_PREFIX}{layer.replace('.', '_')}.{factor}"
+        num_fitting = sum(
+            written in stored and stored[written].shape == own[name].shape for name, written in names.items()
+        )
+        if not num_fitting == len(own) == len(stored):
+            raise ValueError(
+                f"The adapter in {file.parent.name} does not fit this model and lora_rank: {num_fitting} of "
+                f"its {len(stored)} weights fit, {len(own)} are needed. Start a new run instead."
+            )
+        weights = {
+            name: stored[written] / (self.scale if name.endswith(FIRST_FACTORS) else 1.0)
+            for name, written in names.items()
+        }
+        set_peft_model_state_dict(self.denoiser, weights)
