@@ -9,12 +9,13 @@ from typing import Literal
 
 from huggingface_hub import ModelCardData
 
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME
 
 TAGS = {
     "lora": ["text-to-image", "diffusers", "lora", "template:sd-lora", "dreambooth", "dreamspace"],
     "lycoris": ["text-to-image", "diffusers", "lycoris", "dreambooth", "dreamspace"],
     "full": ["text-to-image", "diffusers", "dreambooth", "dreamspace"],
+    "token": ["text-to-image", "diffusers", "textual_inversion", "dreamspace"],
 }
 """By the kind of weights; only a LoRA is what the Hub's own widgets know how to load."""
 
@@ -22,6 +23,7 @@ _PACKAGES = {
     "lora": "`diffusers`, `transformers` and `peft`",
     "lycoris": "`diffusers`, `transformers` and `lycoris-lora`",
     "full": "`diffusers` and `transformers`",
+    "token": "`diffusers` and `transformers`",
 }
 
 # Joiners are invisible too, but emoji, Persian and Hindi are misspelt without them.
@@ -86,13 +88,17 @@ class Weights:
         part: of the pipeline that was trained, "unet" or "transformer".
         multiplier: that a LyCORIS adapter was trained at.
         has_zero_snr: whether it draws by a noise schedule that begins at pure noise.
+        token: that was learned, and is loaded besides.
+        token_keys: under which its file holds the vectors of each text encoder; the token alone, if of one.
     """
 
-    kind: Literal["lora", "lycoris", "full"]
+    kind: Literal["lora", "lycoris", "full", "token"]
     name: str
     part: str = "unet"
     multiplier: float = 1.0
     has_zero_snr: bool = False
+    token: str | None = None
+    token_keys: tuple[str, ...] = ()
 
 
 LORA = Weights("lora", "LoRA adapter")
@@ -179,22 +185,22 @@ def _snippet(repo_id: str, base: BaseModel, prompt: str, weights: Weights) -> st
     model = repo_id if is_whole else base.hub_id or "BASE"
     placed = "" if base.hub_id is None else '.to("cuda", torch.bfloat16)'
     dtype = ", dtype=torch.float32" if base.hub_id is None else ""
-    # No raw "<" in the body at all: some viewers look for HTML inside code fences too.
-    literal = json.dumps(prompt, ensure_ascii=False).replace("<", "\\u003c")
     imports = ["import torch", f"from diffusers import {'DDIMScheduler, ' * has_schedule}DiffusionPipeline"]
+    if weights.kind == "lycoris" or weights.token:
+        imports.append("from huggingface_hub import hf_hub_download")
     if weights.kind == "lycoris":
-        imports += [
-            "from huggingface_hub import hf_hub_download",
-            "from lycoris import create_lycoris_from_weights",
-        ]
+        imports.append("from lycoris import create_lycoris_from_weights")
+    if weights.token:
+        imports.append("from safetensors.torch import load_file")
     return "\n".join(
         [
             *imports,
             "",
             f'pipeline = DiffusionPipeline.from_pretrained("{model}"{dtype}){placed}',
             *(_ZERO_SNR_LINES if has_schedule else ()),
+            *_token_lines(repo_id, weights),
             *_loading_lines(repo_id, weights),
-            f"image = pipeline({literal}).images[0]",
+            f"image = pipeline({_literal(prompt)}).images[0]",
             'image.save("image.png")',
         ]
     )
@@ -211,7 +217,7 @@ _ZERO_SNR_LINES = (
 
 
 def _loading_lines(repo_id: str, weights: Weights) -> list[str]:
-    if weights.kind == "full":
+    if weights.kind in ("full", "token"):
         return []
     if weights.kind == "lora":
         return [
@@ -225,3 +231,29 @@ def _loading_lines(repo_id: str, weights: Weights) -> list[str]:
         "network.apply_to()",
         "network.to(pipeline.device, pipeline.dtype)",
     ]
+
+
+def _token_lines(repo_id: str, weights: Weights) -> list[str]:
+    """What has the text encoders know a learned token."""
+    if weights.token is None:
+        return []
+    token = _literal(weights.token)
+    lines = [f'vectors = load_file(hf_hub_download("{repo_id}", "adapter/{EMBEDS_NAME}"))']
+    if len(weights.token_keys) == 1:
+        return [*lines, "pipeline.load_textual_inversion(vectors)"]
+    (second,) = set(weights.token_keys) - {"clip_l"}
+    return [
+        *lines,
+        f'pipeline.load_textual_inversion(vectors["clip_l"], token={token})',
+        "pipeline.load_textual_inversion(",
+        f'    vectors["{second}"],',
+        f"    token={token},",
+        "    text_encoder=pipeline.text_encoder_2,",
+        "    tokenizer=pipeline.tokenizer_2,",
+        ")",
+    ]
+
+
+def _literal(text: str) -> str:
+    """A text as Python has it; without a raw "<", since some viewers look for HTML inside code fences too."""
+    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c")

@@ -1,8 +1,8 @@
 """From a run folder to the folder that is uploaded: an exact list of files, and no path or name of a person.
 
-Uploaded are the adapter and the moving average of its weights if there is one, or the whole model where all
-of it was trained; the newest sample images and the card. Photos, configuration files (they hold paths),
-checkpoints and logs stay.
+Uploaded are the adapter and the moving average of its weights if there is one, each with the token that was
+learned along, or the whole model where all of it was trained; the newest sample images and the card. Photos,
+configuration files (they hold paths), checkpoints and logs stay.
 """
 
 import json
@@ -29,10 +29,9 @@ from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, Weights, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
-from dreamspace.run_folder import AVERAGED, WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import AVERAGED, EMBEDS_NAME, WEIGHTS_NAME, weights_file
 
-ADAPTER = f"adapter/{WEIGHTS_NAME}"
-AVERAGED_ADAPTER = f"{AVERAGED}/{WEIGHTS_NAME}"
+ADAPTER = "adapter"
 MAX_NUM_IMAGES = 12
 
 # Settings whose value is a number or one word, and what the card calls them.
@@ -53,15 +52,16 @@ class Run:
 
     Attributes:
         weights: the file of what was trained.
-        averaged: that of the moving average of an adapter, if the run has one.
+        adapters: the files of an adapter, a learned token and their moving averages, by their path in the
+            repository.
         samples: images of the newest sampled step, each with its prompt.
     """
 
     weights: Path
+    adapters: Mapping[str, Path]
     config: RunConfig
     datasets: list[DatasetConfig]
     samples: Sequence[tuple[Path, str]]
-    averaged: Path | None = None
 
 
 def read_run(run_dir: Path) -> Run:
@@ -73,24 +73,25 @@ def read_run(run_dir: Path) -> Run:
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"{run_dir} is not a run: it has no config.json. Give the folder of a training run.")
     config = RunConfig.load(run_dir / "config.json")
-    weights = weights_file(run_dir / "adapter")
+    weights = weights_file(run_dir / ADAPTER)
     if weights is None:
         raise ValueError(
             f"The run {run_dir.name} has nothing to publish yet: its folder adapter/ holds no weights. "
             "Let it finish training, then publish."
         )
-    if kind_of_weights(config) == "lycoris" and "ia3" in (config.lycoris_config or LycorisConfig()).algos:
+    if kind_of_weights(config) == "lycoris" and "ia3" in lycoris_algos(config):
         raise ValueError(
             "LyCORIS cannot load an ia3 adapter from its file, so that nobody could use it. Write the whole "
             "model by `export --format merged`, and upload that by `hf upload`."
         )
     events, _ = read_events(run_dir / EVENTS_FILE)
+    paths = [f"{folder}/{name}" for folder in (ADAPTER, AVERAGED) for name in (WEIGHTS_NAME, EMBEDS_NAME)]
     return Run(
         weights,
+        {path: run_dir / path for path in paths if (run_dir / path).is_file()},
         config,
         read_datasets(run_dir / "multidatabackend.json"),
         _newest_samples(run_dir, events),
-        run_dir / AVERAGED_ADAPTER if (run_dir / AVERAGED_ADAPTER).is_file() else None,
     )
 
 
@@ -104,15 +105,14 @@ def stage(run: Run, repo_id: str, folder: Path) -> list[str]:
         ValueError: if the adapter or an image cannot be read.
     """
     if kind_of_weights(run.config) != "full":
-        copy_adapter(run.weights, folder / ADAPTER)
-        if run.averaged is not None:
-            copy_adapter(run.averaged, folder / AVERAGED_ADAPTER)
+        for path, source in run.adapters.items():
+            copy_adapter(source, folder / path)
     samples = [CardSample(f"images/{index}.png", prompt) for index, (_, prompt) in enumerate(run.samples)]
     for (image, _), sample in zip(run.samples, samples, strict=True):
         _copy_image(image, folder / sample.path)
     base = describe_base_model(run.config.pretrained_model_name_or_path)
     prompt = subject_prompt(run.config, run.datasets)
-    card = render_card(repo_id, base, prompt, samples, card_settings(run), describe_weights(run.config))
+    card = render_card(repo_id, base, prompt, samples, card_settings(run), describe_weights(run))
     with replace_file(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -125,17 +125,40 @@ def describe_base_model(name: str) -> BaseModel:
     return BaseModel(name, name) if is_hub_id(name) else BaseModel("a model from a local folder", None)
 
 
-def describe_weights(config: RunConfig) -> Weights:
+def describe_weights(run: Run) -> Weights:
     """What a card says of what a run trained."""
+    config = run.config
     kind = kind_of_weights(config)
-    lycoris = config.lycoris_config or LycorisConfig()
-    names = {
-        "lora": f"{'DoRA' if config.use_dora else 'LoRA'} adapter",
-        "lycoris": f"LyCORIS adapter ({', '.join(sorted(lycoris.algos))})",
-        "full": "whole model",
-    }
+    is_lycoris = config.lora_type == "lycoris"
+    multiplier = (config.lycoris_config or LycorisConfig()).multiplier if is_lycoris else 1.0
     part = "unet" if config.model_family in UNET_FAMILIES else "transformer"
-    return Weights(kind, names[kind], part, lycoris.multiplier, config.rescale_betas_zero_snr)
+    token, keys = None, ()
+    file = run.adapters.get(f"{ADAPTER}/{EMBEDS_NAME}")
+    if file is not None and kind != "full":
+        token = config.token
+        with safe_open(file, framework="numpy") as vectors:
+            keys = tuple(sorted(vectors.keys()))
+    return Weights(
+        kind, _name_of_weights(config), part, multiplier, config.rescale_betas_zero_snr, token, keys
+    )
+
+
+def lycoris_algos(config: RunConfig) -> set[str]:
+    """The algorithms of a run's LyCORIS adapter, or the one of PEFT's that is written in the same form."""
+    if config.lora_type != "lycoris":
+        return {config.lora_type}
+    return (config.lycoris_config or LycorisConfig()).algos
+
+
+def _name_of_weights(config: RunConfig) -> str:
+    lora = f"{'DoRA' if config.use_dora else 'LoRA'} adapter"
+    names = {
+        "lora": f"{lora}, on the text encoders too" if config.train_text_encoder else lora,
+        "lycoris": f"LyCORIS adapter ({', '.join(sorted(lycoris_algos(config)))})",
+        "full": "whole model",
+        "token": "learned token (textual inversion)",
+    }
+    return names[kind_of_weights(config)]
 
 
 def card_settings(run: Run) -> dict[str, str]:
@@ -160,8 +183,10 @@ def card_settings(run: Run) -> dict[str, str]:
 
 
 def _weights_settings(config: RunConfig) -> dict[str, str]:
-    weights = {"Weights": describe_weights(config).name}
-    if config.model_type == "full":
+    weights = {"Weights": _name_of_weights(config)}
+    if config.num_token_vectors:
+        weights["Vectors of the learned token"] = _shown(config.num_token_vectors)
+    if config.model_type != "lora":
         return weights
     rank, alpha = config.lora_rank, config.lora_alpha
     if config.lora_type == "lycoris":
@@ -208,8 +233,9 @@ def copy_adapter(source: Path, target: Path) -> None:
 
 
 def _harmless(metadata: Mapping[str, str]) -> dict[str, str]:
-    # LyCORIS adapters say in "multiplier" how strongly they were trained.
-    kept = {"format": "pt"} | {key: metadata[key] for key in ("format", "multiplier") if key in metadata}
+    # LyCORIS adapters say in "multiplier" how strongly they were trained, a learned token its own name.
+    known = ("format", "multiplier", "token")
+    kept = {"format": "pt"} | {key: metadata[key] for key in known if key in metadata}
     if "lora_adapter_metadata" in metadata:
         # diffusers reads alpha from here; without it the adapter would load with alpha = rank.
         settings = json.loads(metadata["lora_adapter_metadata"])

@@ -51,11 +51,16 @@ def _of_denoiser(config: RunConfig, model: BaseModel, text: TextEncoders | None)
 
 
 def changes_text(folder: Path) -> bool:
-    """Whether what was trained changes what a prompt becomes: a learned token, or a LoRA on text encoders."""
+    """Whether what was trained changes what a prompt becomes: a learned token, or a LoRA on text encoders.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     if (folder / EMBEDS_NAME).is_file():
         return True
     if not (folder / WEIGHTS_NAME).is_file():
         return False
+    check_weights(folder / WEIGHTS_NAME)
     with safe_open(folder / WEIGHTS_NAME, framework="pt") as opened:
         return any(name.startswith("text_encoder") for name in opened.keys())  # noqa: SIM118 (it is no dict)
 

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.config import RunConfig
+from dreamspace.config.exports import kind_of_weights
 from dreamspace.hub.card import TAGS
-from dreamspace.hub.staging import describe_weights
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import start_job
@@ -117,15 +118,23 @@ def _preview(page: Page) -> Markup:
         for event in history.shown(last, prompt)[:1]
         if last > 0
     ]
-    weights = describe_weights(page.run.config)
+    kind = kind_of_weights(page.run.config)
     return render(
         "publish_preview.html",
         pictures=pictures,
         title=page.run.title,
         config=page.run.config,
-        tags=[tag for tag in TAGS[weights.kind] if ":" not in tag],
-        files="all files of the model" if weights.kind == "full" else WEIGHTS_NAME,
+        tags=[tag for tag in TAGS[kind] if ":" not in tag],
+        files=_files(page.run.config),
     )
+
+
+def _files(config: RunConfig) -> str:
+    """The names of the weights' files on the repository's page."""
+    if config.model_type == "full":
+        return "all files of the model"
+    names = [WEIGHTS_NAME] if config.model_type == "lora" else []
+    return ", ".join([*names, EMBEDS_NAME] if config.num_token_vectors else names)
 
 
 def _state(page: Page) -> Markup:

@@ -15,13 +15,12 @@ from lycoris import LycorisNetwork, create_lycoris
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image, ImageChops
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamspace.files import read_json, write_json
-from dreamspace.models.adapters import load_into_pipeline
-from dreamspace.models.sd1x import StableDiffusion
-from dreamspace.run_folder import WEIGHTS_NAME
-from tests.hub.conftest import PHOTOS
+from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME
+from tests.hub.conftest import PHOTOS, ROOT
 from tests.hub.fake_hub import FakeHub
 
 LFS = {"HF_HUB_DISABLE_XET": "1"}
@@ -99,6 +98,20 @@ def save_other_unet(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     pipeline.unet.save_pretrained(folder / "unet")
 
 
+def save_token(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a word of two vectors of plain effect beside the run's adapter, which has hardly any."""
+    save_strong_adapter(pipeline, folder)
+    vectors = 5 * torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
+    save_file({"<sks>": vectors}, folder / EMBEDS_NAME, {"format": "pt", "token": "<sks>", "of": PHOTOS})
+
+
+def save_token_alone(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a word that was learned and nothing else."""
+    save_token(pipeline, folder)
+    (folder / WEIGHTS_NAME).unlink()
+
+
+TOKEN = {"num_token_vectors": 2, "token": "<sks>"}
 LYCORIS = {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "multiplier": 0.5}}
 
 
@@ -108,8 +121,10 @@ LYCORIS = {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "multiplie
         (save_strong_adapter, {}),
         (save_strong_lycoris, LYCORIS),
         (save_other_unet, {"model_type": "full"}),
+        (save_token, TOKEN),
+        (save_token_alone, TOKEN | {"model_type": "textual_inversion"}),
     ],
-    ids=["lora", "lycoris", "full"],
+    ids=["lora", "lycoris", "full", "token", "token alone"],
 )
 def test_the_snippet_draws_with_what_was_published(
     hub: FakeHub,
@@ -133,14 +148,21 @@ def test_the_snippet_draws_with_what_was_published(
             assert path.encode() not in file.content, name
     snippet = re.search(r"```python\n(.*?)```", files["README.md"].content.decode(), re.DOTALL).group(1)
     assert ("BASE" in snippet) == (settings.get("model_type") != "full")
-    drawing = 'torch.manual_seed(1)\npipeline("a photo of a sks dog").images[0].save'
+    drawing = 'torch.manual_seed(1)\npipeline("a <sks> dog", num_inference_steps=5).images[0].save'
     code = f"""{snippet.replace("BASE", str(tmp_path / "base"))}
 {drawing}("published.png")
 pipeline = DiffusionPipeline.from_pretrained({str(tmp_path / "base")!r})
 {drawing}("base.png")
+# What the run's own loader puts into it of what the run holds, in the same process, which rounds alike.
+from pathlib import Path
+from dreamspace.models.adapters import load_into_pipeline
+from dreamspace.models.sd1x import StableDiffusion
+load_into_pipeline(pipeline, StableDiffusion(), Path({str(run_dir / "adapter")!r}))
+{drawing}("trained.png")
 """
     # Several threads are slower at this size, and many times slower where other processes want the cores.
     environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf")}
+    environment["PYTHONPATH"] = str(ROOT)
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -151,11 +173,6 @@ pipeline = DiffusionPipeline.from_pretrained({str(tmp_path / "base")!r})
     )
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "image.png").is_file()
-    # What a pipeline draws into which the run's own loader put what the run holds.
-    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "base")
-    load_into_pipeline(pipeline, StableDiffusion(), run_dir / "adapter")
-    torch.manual_seed(1)
-    pipeline("a photo of a sks dog").images[0].save(tmp_path / "trained.png")
     assert farthest(tmp_path / "published.png", tmp_path / "trained.png") <= 1
     assert farthest(tmp_path / "published.png", tmp_path / "base.png") > 8
 
