@@ -48,3 +48,13 @@ def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) ->
     if step is None:
         return run_dir / (AVERAGED if ema else "adapter")
     return checkpoint_folder(run_dir, step) / EMA_FOLDER if ema else checkpoint_folder(run_dir, step)
+
+
+def merged_folder(run_dir: Path, what: str) -> Path:
+    """Where the app keeps the whole model with the weights of `what` merged into it, such as "adapter"."""
+    return run_dir / "merged" / what
+
+
+def unfinished(folder: Path) -> Path:
+    """Where a folder is written that is to appear whole or not at all."""
+    return folder.with_name(f".{folder.name}.new")

@@ -1,13 +1,10 @@
 """What kind of model an adapter is for, by the names that other programs know it by; without torch."""
 
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
-from dreamspace.config import RunConfig, is_hub_id
+from dreamspace.config import RunConfig
 from dreamspace.files import read_json
-from dreamspace.mini import MODEL_FOLDER
+from dreamspace.hub.base_model import local_file
 
 
 def architecture(config: RunConfig) -> str:
@@ -49,8 +46,5 @@ def architecture(config: RunConfig) -> str:
 
 def _base_file(name: str, path: str) -> dict[str, Any]:
     """A JSON file of a base model; empty where it is not on this machine."""
-    file = (MODEL_FOLDER if name == "mini" else Path(name).expanduser()) / path
-    if is_hub_id(name):
-        cached = try_to_load_from_cache(name, path)
-        file = Path(cached) if isinstance(cached, str) else file
-    return read_json(file) if file.is_file() else {}
+    file = local_file(name, path)
+    return {} if file is None else read_json(file)

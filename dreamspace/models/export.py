@@ -1,16 +1,15 @@
 """The `export` job: what was trained, in the formats that others read."""
 
-import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from dreamspace.config import RunConfig, read_datasets
 from dreamspace.config.exports import check_format
 from dreamspace.files import read_json, replace_file, write_json
+from dreamspace.hub.base_model import full_size_bytes
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.new_run import writable_folder
@@ -19,7 +18,7 @@ from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.source import INDEX_FILE
 from dreamspace.models.weights import check_weights, trained_folder
-from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME, unfinished, weights_file
 
 
 def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -73,7 +72,7 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
     Raises:
         ValueError: if the disk cannot hold the model.
     """
-    _check_disk(out, sum(map(_full_size_bytes, model.folder.rglob("*.safetensors"))))
+    _check_disk(out, full_size_bytes(model.folder))
     pipeline = model.whole_pipeline()
     load_into_pipeline(pipeline, model.family, source)
     denoiser = getattr(pipeline, model.family.denoiser_part)
@@ -86,7 +85,7 @@ def merge(model: BaseModel, source: Path, out: Path) -> None:
     else:
         pipeline.fuse_lora(components=[*pipeline.get_list_adapters()])
         pipeline.unload_lora_weights()
-    temporary = out.with_name(f".{out.name}.new")
+    temporary = unfinished(out)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         pipeline.save_pretrained(temporary)
@@ -105,12 +104,6 @@ def _forget_places(folder: Path) -> None:
         kept = {key: value for key, value in content.items() if key not in ("_name_or_path", "name_or_path")}
         if kept != content:
             write_json(file, kept)
-
-
-def _full_size_bytes(file: Path) -> int:
-    """What the weights of a file take in fp32, as they are merged and written."""
-    with safe_open(file, framework="pt") as weights:
-        return 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def _check_out(out: Path) -> None:

@@ -12,7 +12,7 @@ from dreamspace.config.run import RunConfig
 from dreamspace.config.simpletuner_keys import DATASET_FALLBACKS, RUN_ALIASES
 from dreamspace.data.lint import dataset_source, lint_run
 from dreamspace.simpletuner.datasets import import_dataset, look_into_folder
-from dreamspace.simpletuner.reading import Draft, read_lenient_json
+from dreamspace.simpletuner.reading import Draft, finder, read_lenient_json
 from dreamspace.simpletuner.settings import translate_settings
 from dreamspace.suggest import nearest
 
@@ -30,7 +30,7 @@ class ImportedPair:
     findings: list[Finding]
 
 
-def import_simpletuner(config_file: Path, datasets_file: Path) -> ImportedPair:
+def import_simpletuner(config_file: Path, datasets_file: Path, *, is_upload: bool = False) -> ImportedPair:
     """Read a config.json and a multidatabackend.json of SimpleTuner's.
 
     What both know is kept as it is written; where SimpleTuner's default for an absent key is another, it is
@@ -51,9 +51,11 @@ def import_simpletuner(config_file: Path, datasets_file: Path) -> ImportedPair:
     fallbacks = {key: draft.take(key) for key in DATASET_FALLBACKS if key in draft.given}
     datasets, findings = _import_datasets(entries, datasets_file.name, fallbacks)
     subject_dataset(datasets, source=datasets_file.name)
+    if is_upload:
+        datasets = [dataset.model_copy(update={"instance_data_dir": None}) for dataset in datasets]
     for key in fallbacks:
         draft.say("differs", key, f"{shown(fallbacks[key])} is written into each dataset that has none.")
-    can_be_trained = translate_settings(draft, datasets, config_file.parent)
+    can_be_trained = translate_settings(draft, datasets, finder(config_file.parent, is_upload))
     _traps_of_regularisation(draft, datasets)
     config = draft.finish(RunConfig) if can_be_trained else None
     findings = [*draft.findings, *findings]

@@ -1,7 +1,7 @@
 """SimpleTuner's files as they are written: JSON with comments, keys with dashes, numbers as texts."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,9 @@ from dreamspace.files import parse_json, read_text
 from dreamspace.suggest import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Find = Callable[[str], Path | None]
+"""From the name of a file, as it is written in another, to the file; None where there is none."""
 
 # A text comes first, so that what looks like a comment in it survives.
 _TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
@@ -31,6 +34,21 @@ def read_lenient_json(path: Path) -> Any:
     text = _TEXT_OR_COMMENT.sub(_blank_unless_text, text)
     text = _TEXT_OR_LAST_COMMA.sub(_blank_unless_text, text)
     return parse_json(text, path)
+
+
+def finder(folder: Path, is_upload: bool) -> Find:
+    """How the files are found that a config.json in `folder` names.
+
+    Args:
+        is_upload: what comes from a browser opens nothing but what lies beside it, whatever path it names.
+    """
+
+    def find(name: str) -> Path | None:
+        here = [Path(name), folder / name, folder.parent / name]
+        paths = [folder / Path(name).name] if is_upload else here
+        return next((path for path in paths if path.is_file()), None)
+
+    return find
 
 
 def _blank_unless_text(match: re.Match[str]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamspace.config.dataset import DatasetConfig
@@ -13,7 +12,7 @@ from dreamspace.config.sections import MAX_STEPS
 from dreamspace.config.simpletuner_keys import IGNORED_RUN_KEYS
 from dreamspace.data.lint import local_photos, num_rows
 from dreamspace.simpletuner.learning import translate_learning
-from dreamspace.simpletuner.reading import Draft, is_true, number, read_lenient_json
+from dreamspace.simpletuner.reading import Draft, Find, is_true, number, read_lenient_json
 from dreamspace.simpletuner.validation import NEGATIVE_PROMPT, translate_validation
 
 NO_CLIPPING = 1e6
@@ -50,19 +49,19 @@ _DEFAULTS = {
 }
 
 
-def translate_settings(draft: Draft, datasets: list[DatasetConfig], folder: Path) -> bool:
+def translate_settings(draft: Draft, datasets: list[DatasetConfig], find: Find) -> bool:
     """Say everything that is given in our words; whether its base model can be trained at all.
 
     Args:
         datasets: the imported datasets, whose photos count the steps of an epoch.
-        folder: where the file lies, for files that it names.
+        find: the files that it names.
     """
     can_be_trained = _model(draft)
-    _adapter(draft, folder)
+    _adapter(draft, find)
     _steps(draft, datasets)
     translate_learning(draft)
     _loss(draft, datasets)
-    translate_validation(draft, folder)
+    translate_validation(draft, find)
     _rest(draft)
     _defaults(draft)
     return can_be_trained
@@ -92,7 +91,7 @@ def _model(draft: Draft) -> bool:
     return True
 
 
-def _adapter(draft: Draft, folder: Path) -> None:
+def _adapter(draft: Draft, find: Find) -> None:
     given = draft.given
     if "model_type" not in given:
         draft.say("differs", "model_type", "absent: SimpleTuner's default is 'full'; 'lora' is taken.")
@@ -102,14 +101,14 @@ def _adapter(draft: Draft, folder: Path) -> None:
     if given.get("model_type") == "full" and "learning_rate" not in given:
         draft.write("learning_rate", 4e-7, "absent: SimpleTuner's default, for a full model, is written.")
     if given.get("lora_type") == "lycoris" or "lycoris_config" in given:
-        _lycoris(draft, folder)
+        _lycoris(draft, find)
 
 
-def _lycoris(draft: Draft, folder: Path) -> None:
+def _lycoris(draft: Draft, find: Find) -> None:
     """The file that lycoris_config names goes into our config.json as an object."""
     key = "lycoris_config"
     name = str(draft.take(key, "config/lycoris_config.json"))
-    found = next((path for path in (Path(name), folder / name, folder.parent / name) if path.is_file()), None)
+    found = find(name)
     if found is None:
         draft.say("error", key, f"there is no file {name}: our own default, lokr of rank 16, is trained.")
         return

@@ -1,18 +1,16 @@
 """SimpleTuner's validation images in our words."""
 
-from pathlib import Path
-
-from dreamspace.simpletuner.reading import Draft, is_true, number, read_lenient_json
+from dreamspace.simpletuner.reading import Draft, Find, is_true, number, read_lenient_json
 
 NEGATIVE_PROMPT = "blurry, cropped, ugly"
 """What SimpleTuner takes for a negative prompt that is absent or empty."""
 
 
-def translate_validation(draft: Draft, folder: Path) -> None:
-    """Take what concerns validation images; `folder` is where the file lies, for files that it names."""
+def translate_validation(draft: Draft, find: Find) -> None:
+    """Take what concerns validation images; `find` finds the files that it names."""
     given = draft.given
     _resolution(draft)
-    _prompt_library(draft, folder)
+    _prompt_library(draft, find)
     if is_true(given.get("validation_preview")):
         interval = int(number(given.get("validation_preview_steps"), 1))
         draft.settings["validation_preview_steps"] = interval
@@ -46,22 +44,19 @@ def _resolution(draft: Draft) -> None:
         draft.say("differs", key, f"'{written}' counts megapixels there: the training's size is drawn.")
 
 
-def _prompt_library(draft: Draft, folder: Path) -> None:
+def _prompt_library(draft: Draft, find: Find) -> None:
     """Further prompts, which SimpleTuner keeps in a file of their own."""
     key = "user_prompt_library"
     name = draft.take(key)
-    for path in (Path(str(name)), folder / str(name)):
-        if name is not None and path.is_file():
-            library = read_lenient_json(path)
-            if not isinstance(library, dict):
-                raise ValueError(
-                    f'{path} must hold prompts by name, such as {{"beach": "a dog at a beach"}}.'
-                )
-            prompts = [
-                entry.get("prompt") if isinstance(entry, dict) else entry for entry in library.values()
-            ]
-            draft.settings["validation_prompts"] = prompts
-            draft.say("hint", key, f"its {len(prompts)} prompts are written into validation_prompts.")
-            return
-    if name is not None:
+    if name is None:
+        return
+    path = find(str(name))
+    if path is None:
         draft.say("ignored", key, f"there is no file {name} here: write its prompts into validation_prompts.")
+        return
+    library = read_lenient_json(path)
+    if not isinstance(library, dict):
+        raise ValueError(f'{path} must hold prompts by name, such as {{"beach": "a dog at a beach"}}.')
+    prompts = [entry.get("prompt") if isinstance(entry, dict) else entry for entry in library.values()]
+    draft.settings["validation_prompts"] = prompts
+    draft.say("hint", key, f"its {len(prompts)} prompts are written into validation_prompts.")

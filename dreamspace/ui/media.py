@@ -13,18 +13,14 @@ from fastapi.responses import FileResponse
 from PIL import Image
 
 from dreamspace.config import list_presets, load_preset
-from dreamspace.config.exports import formats
 from dreamspace.data.geometry import LeftOut
 from dreamspace.files import replace_file
-from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
-from dreamspace.run_folder import AVERAGED, weights_file
 from dreamspace.ui.framing import framing
-from dreamspace.ui.library import Run
 from dreamspace.ui.masks import (
     PREVIEW_PX,
     draw_cells,
@@ -43,7 +39,7 @@ _PICTURE_FOLDERS = {
     "jobs": ("previews", "images"),
     "subjects": ("photos",),
 }
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -106,11 +102,6 @@ def class_url(class_word: str, seed: int = 1) -> str | None:
     return f"/media/classes/{quote(class_word)}/{seed}.webp" if class_word in CLASSES else None
 
 
-def adapter_url(run_dir: Path, what: str = "adapter") -> str:
-    """The address of a run's adapter, of its moving average (`AVERAGED`), or of a checkpoint by its name."""
-    return f"/download/{quote(run_dir.name)}/{what}"
-
-
 def media_router(workspace: Workspace) -> APIRouter:
     """The routes behind the addresses; whatever they will not serve does not exist for them (404)."""
     router = APIRouter()
@@ -122,32 +113,8 @@ def media_router(workspace: Workspace) -> APIRouter:
     def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
         if kind not in folder_of:
             raise HTTPException(404)
-        file = _picture_in(_existing(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
+        file = _picture_in(existing_folder(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
         return _served(file if w is None else _thumbnail_asked(file, w, workspace))
-
-    @router.get("/download/{run_id}/{what}")
-    def adapter(run_id: str, what: str, format: Literal["own", "kohya"] = "own") -> Response:
-        run_dir = _existing(workspace.run_dir, run_id)
-        folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
-        folders |= {name: run_dir / name for name in ("adapter", AVERAGED)}
-        file = weights_file(folders[what]) if what in folders else None
-        if file is None or not _is_inside(file, run_dir):
-            raise HTTPException(404)
-        suffix = {"adapter": "", AVERAGED: "-averaged"}.get(what, f"-{what}")
-        headers = {**_HEADERS, "Cache-Control": "no-store"}
-        if format == "kohya":
-            run = Run.read(run_dir)
-            if "kohya" not in formats(run.config):
-                raise HTTPException(404)
-            headers["Content-Disposition"] = f'attachment; filename="{run_id}{suffix}-kohya.safetensors"'
-            content = kohya_file(file, run.config, list(run.datasets))
-            return Response(content, media_type="application/octet-stream", headers=headers)
-        return FileResponse(
-            file,
-            filename=f"{run_id}{suffix}.safetensors",
-            media_type="application/octet-stream",
-            headers=headers,
-        )
 
     return router
 
@@ -179,7 +146,7 @@ def _masks_and_priors(workspace: Workspace) -> APIRouter:
 
     @router.get("/media/masks/{subject_id}/{photo_id}/{view}")
     def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> FileResponse:
-        subject = Subject.read(_existing(workspace.subject_dir, subject_id))
+        subject = Subject.read(existing_folder(workspace.subject_dir, subject_id))
         photo = subject.photo(photo_id)
         is_known = view in get_args(MaskView) and r in resolutions
         has_mask = photo is not None and (view == "paint" or subject.raw_mask(photo) is not None)
@@ -196,7 +163,7 @@ def _masks_and_priors(workspace: Workspace) -> APIRouter:
 
 
 def _served(file: Path) -> FileResponse:
-    return FileResponse(file, headers=_HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
+    return FileResponse(file, headers=HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
 
 
 def _thumbnail_asked(file: Path, width_px: int, workspace: Workspace) -> Path:
@@ -205,7 +172,8 @@ def _thumbnail_asked(file: Path, width_px: int, workspace: Workspace) -> Path:
     return _thumbnail(file, width_px, workspace.cache / "thumbnails")
 
 
-def _existing(find: Callable[[str], Path], name: str) -> Path:
+def existing_folder(find: Callable[[str], Path], name: str) -> Path:
+    """The folder of this name; 404 if there is none."""
     try:
         return find(name)
     except ValueError:
@@ -262,12 +230,13 @@ def _picture_in(folder: Path, path: str, subfolders: tuple[str, ...]) -> Path:
     is_plain = (
         bool(parts) and parts[0] in subfolders and not any(part.startswith((".", "/")) for part in parts)
     )
-    if not is_plain or not is_picture(file) or not _is_inside(file, folder):
+    if not is_plain or not is_picture(file) or not is_inside(file, folder):
         raise HTTPException(404)
     return file
 
 
-def _is_inside(file: Path, folder: Path) -> bool:
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether a file is there and lies in the folder, links followed."""
     return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
@@ -285,7 +254,7 @@ def _thumbnail(file: Path, width_px: int, folder: Path) -> Path:
 
 
 def _drawn(content: bytes) -> Response:
-    headers = {**_HEADERS, "Cache-Control": "private, max-age=86400"}
+    headers = {**HEADERS, "Cache-Control": "private, max-age=86400"}
     return Response(content, media_type="image/webp", headers=headers)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dreamspace.data.geometry import two_digits
 from dreamspace.jobs.workspace import JobStatus, Workspace
 from dreamspace.ui.history import Histories, History
 from dreamspace.ui.library import (
@@ -48,12 +49,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def size(num_bytes: float) -> str:
+    """A size on the disk or in memory, such as "850 kB", "3.2 MB" or "24 GB"."""
+    for unit in ("kB", "MB"):
+        num_bytes /= 1000
+        if num_bytes < 999.5:
+            return f"{two_digits(num_bytes)} {unit}"
+    return f"{two_digits(num_bytes / 1000)} GB"
+
+
 def thumbnail_url(photo: Path, width_px: int = 320) -> str:
     """The address of a small copy of a subject's photo."""
     return picture_url(photo.parents[1], f"photos/{photo.name}", width_px=width_px)
 
 
-_TEMPLATES.filters |= {"duration": duration, "thumbnail_url": thumbnail_url}
+_TEMPLATES.filters |= {"duration": duration, "size": size, "thumbnail_url": thumbnail_url}
 _TEMPLATES.globals |= {"event_picture_url": event_picture_url}
 
 

@@ -1,4 +1,4 @@
-"""Step 6: before and after at the same seed, pictures of one's own prompts, and the adapter to take away."""
+"""Step 6: before and after at the same seed, pictures of one's own prompts, and what to take away."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,11 @@ import gradio as gr
 from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
-from dreamspace.config.exports import formats, kind_of_weights
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import AVERAGED, step_name
+from dreamspace.ui import take_away
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, job_arguments
-from dreamspace.ui.media import adapter_url, event_picture_url
+from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
 
@@ -42,7 +41,7 @@ def build(guide: Guide) -> None:
             make = gr.Button("Make images", variant="primary", elem_id="make")
         with gr.Column(scale=7, min_width=300):
             made = guide.html(_made, events=("stop_job",), elem_id="made")
-    guide.html(_download, elem_id="download")
+    take_away.build(guide, chosen_step)
 
     guide.form(prompt, _proposed_prompts)
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
@@ -191,22 +190,3 @@ def _made_by(page: Page, job_dir: Path) -> dict[str, Any]:
         "seed": arguments["seed"],
         "checkpoint": arguments.get("checkpoint"),
     }
-
-
-def _download(page: Page) -> Markup:
-    if page.run is None:
-        return Markup("")
-    run, step = page.run, chosen_step(page)
-    is_final = step == run.config.max_train_steps
-    return render(
-        "download.html",
-        final=adapter_url(run.dir) if run.has_adapter else None,
-        final_name=f"{run.dir.name}.safetensors",
-        averaged=adapter_url(run.dir, AVERAGED) if run.has_averaged_adapter else None,
-        chosen=adapter_url(run.dir, step_name(step)) if step in page.saved_steps and not is_final else None,
-        kohya="kohya" in formats(run.config),
-        kind=kind_of_weights(run.config),
-        step=step,
-        prompt=run.prompt,
-        model=run.config.pretrained_model_name_or_path,
-    )

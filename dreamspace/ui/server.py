@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from dreamspace import __version__
 from dreamspace.jobs.workspace import Workspace
+from dreamspace.ui.downloads import downloads_router
 from dreamspace.ui.layout import build_page
 from dreamspace.ui.media import media_router
 from dreamspace.ui.security import BodyLimit, OriginGuard
@@ -34,6 +35,7 @@ def create_app(workspace: Workspace, is_local: bool = False) -> FastAPI:
         return {"status": "ok", "version": __version__}
 
     app.include_router(media_router(workspace))
+    app.include_router(downloads_router(workspace))
     gr.mount_gradio_app(
         app, build_page(workspace, is_local), "/", theme=THEME, css=CSS, head=HEAD, footer_links=[],
         run_history=False, enable_monitoring=False, pwa=False, ssr_mode=False, mcp_server=False,

@@ -291,7 +291,7 @@ def test_before_and_after_are_pulled_by_hand_and_by_keyboard(
     page.get_by_role("button", name="200", exact=True).click()
     expect(page.locator("#comparison img").first).to_have_attribute("src", re.compile("step-000200/0.png"))
     assert "checkpoint=200" in page.url
-    expect(page.locator("#download")).to_contain_text("As it was at step 200")
+    expect(page.locator("#download")).to_contain_text("Step 200")
 
 
 def test_deleting_asks_first(app: App, new_tab: NewTab, workspace: Workspace) -> None:

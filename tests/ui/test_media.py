@@ -1,6 +1,7 @@
 import json
 from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from safetensors.numpy import load, save_file
 from dreamspace.config import RunConfig, save_datasets, subject_datasets
 from dreamspace.jobs.job import Job
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.run_folder import AVERAGED
+from dreamspace.run_folder import AVERAGED, merged_folder
 from dreamspace.ui.changes import choose_sample
-from dreamspace.ui.media import adapter_url, class_url, media_router, picture_url, subject_url
+from dreamspace.ui.downloads import adapter_url, downloads_router, pair_url
+from dreamspace.ui.media import class_url, media_router, picture_url, subject_url
+from tests.ui.recorded import record_run
 
 
 @pytest.fixture
 def client(workspace: Workspace) -> TestClient:
     app = FastAPI()
     app.include_router(media_router(workspace))
+    app.include_router(downloads_router(workspace))
     return TestClient(app)
 
 
@@ -148,6 +152,41 @@ def test_the_averaged_adapter_is_a_download_of_its_own_where_there_is_one(
     weights.unlink()
     weights.symlink_to(tmp_path / "private")
     assert client.get(url).status_code == 404
+
+
+def test_a_merged_model_is_a_zip_once_it_is_made(client: TestClient, run_dir: Path, tmp_path: Path) -> None:
+    url = adapter_url(run_dir, form="merged")
+    assert client.get(url).status_code == 404
+    folder = merged_folder(run_dir, "adapter")
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    weights = bytes(range(256)) * 10_000
+    (folder / "unet" / "model.safetensors").write_bytes(weights)
+    (tmp_path / "private").write_bytes(b"secret")
+    (folder / "link.json").symlink_to(tmp_path / "private")
+    answer = client.get(url)
+    assert f'filename="{run_dir.name}-merged.zip"' in answer.headers["content-disposition"]
+    with ZipFile(BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        inner = [f"{run_dir.name}/{name}" for name in ("model_index.json", "unet/model.safetensors")]
+        assert archive.namelist() == inner
+        assert archive.read(inner[1]) == weights
+    assert client.get(adapter_url(run_dir, "step-000100", "merged")).status_code == 404
+
+
+def test_the_settings_of_a_run_are_a_pair_for_simpletuner_that_names_its_own_place(
+    client: TestClient, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace, up_to=0, outcome="stopped")
+    answer = client.get(pair_url(run_dir))
+    with ZipFile(BytesIO(answer.content)) as archive:
+        files = {name.removeprefix(f"{run_dir.name}/"): archive.read(name) for name in archive.namelist()}
+    assert set(files) == {"README.txt", "config.json", "multidatabackend.json", "user_prompt_library.json"}
+    config = json.loads(files["config.json"])
+    assert config["data_backend_config"] == f"config/{run_dir.name}/multidatabackend.json"
+    assert config["model_family"] == "sd1x"
+    assert "SimpleTuner draws no class images" in files["README.txt"].decode()
+    assert client.get("/download/nobody/simpletuner").status_code == 404
 
 
 def test_photos_and_illustrations_are_served(client: TestClient, workspace: Workspace) -> None:

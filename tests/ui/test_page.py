@@ -10,16 +10,18 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from dreamspace.config import RunConfig, load_datasets, save_datasets
+from dreamspace.config import RunConfig, load_datasets, parse_run_config, save_datasets
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job, ProcessRecord
 from dreamspace.jobs.process import ProcessIdentity
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import overview, photos_step, publish_step, result_step, train_step
+from dreamspace.ui.downloads import downloads_router
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Histories
 from dreamspace.ui.media import media_router
 from dreamspace.ui.page import Page, View, duration, render
+from dreamspace.ui.take_away import download_panel
 from tests.ui.recorded import record_run
 
 
@@ -155,7 +157,7 @@ def test_the_result_compares_the_chosen_checkpoint(
     page = look(View(run_id=run_dir.name, step="result", checkpoint=200))
     assert "validation/step-000200/0.png" in result_step._comparison(page)
     assert result_step.checkpoint_to_use(page, page.run) == 200
-    assert f"/download/{run_dir.name}/step-000200" in result_step._download(page)
+    assert f"/download/{run_dir.name}/step-000200" in download_panel(page, 200)
     page = look(View(run_id=run_dir.name, step="result", checkpoint=123))
     assert result_step.chosen_step(page) == 400
     assert result_step.checkpoint_to_use(page, page.run) is None
@@ -167,7 +169,7 @@ def test_averaged_images_and_weights_stand_beside_the_trained_ones(
     run_dir = record_run(workspace)
     view = View(run_id=run_dir.name, step="result")
     assert "averaged" not in "".join(
-        [result_step._comparison(look(view)), result_step._download(look(view)), train_step._grid(look(view))]
+        [result_step._comparison(look(view)), download_panel(look(view), 400), train_step._grid(look(view))]
     )
     validation = run_dir / "validation" / "step-000400"
     shutil.copy(validation / "0.png", validation / "0-ema.png")
@@ -187,12 +189,36 @@ def test_averaged_images_and_weights_stand_beside_the_trained_ones(
     assert "averaged" in train_step._live(page)
     assert publish_step._preview(page).count("<img") == 4
     assert "0-ema" not in publish_step._preview(page)
-    [averaged] = re.findall(r'href="([^"]+)"[^>]*>Averaged weights<', result_step._download(page))
+    averaged = re.findall(r'href="([^"]+)"[^>]*>Averaged<', download_panel(page, 400))[0]
     client = TestClient(FastAPI())
     client.app.include_router(media_router(workspace))
+    client.app.include_router(downloads_router(workspace))
     assert client.get(averaged).content == b"averaged"
     [url] = re.findall(r'src="([^"]+0-ema\.png[^"]*)"', comparison)
     assert client.get(url).headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("settings", "titles"),
+    [
+        ({}, ["LoRA", "LoRA for ComfyUI, A1111 and Forge", "The whole model"]),
+        ({"use_dora": True}, ["LoRA", "The whole model"]),
+        ({"lora_type": "lycoris"}, ["LyCORIS", "The whole model"]),
+        ({"lora_type": "lycoris", "lycoris_config": {"dora_wd": True}}, ["LyCORIS"]),
+        ({"model_type": "full"}, ["The trained weights", "The whole model"]),
+    ],
+)
+def test_each_kind_of_training_is_offered_in_the_formats_that_it_has(
+    workspace: Workspace, look: Callable[[View], Page], settings: dict[str, object], titles: list[str]
+) -> None:
+    run_dir = record_run(workspace)
+    config = parse_run_config({**RunConfig.load(run_dir / "config.json").model_dump(), **settings})
+    config.save(run_dir / "config.json")
+    panel = download_panel(look(View(run_id=run_dir.name)), 200)
+    shown = re.findall("<strong>(.*?)</strong>", panel)
+    assert shown == [*titles, "Its settings, for SimpleTuner"]
+    assert panel.count("Step 200") == len(titles)
+    assert ("It takes about 54 MB." in panel) == ("The whole model" in titles)
 
 
 def test_images_are_made_only_with_a_step_that_was_saved(
@@ -257,7 +283,7 @@ def test_a_run_without_words_is_called_by_the_prompt_of_its_photos(
     save_datasets(datasets, run_dir / "multidatabackend.json")
     page = look(View(run_id=run_dir.name, step="result"))
     assert result_step._proposed_prompts(page) == "my dog Biscuit on a beach\nmy dog Biscuit in the snow"
-    assert "begin your prompts with “my dog Biscuit”" in result_step._download(page)
+    assert "begin your prompts with “my dog Biscuit”" in download_panel(page, 400)
     assert "Begin with “my dog Biscuit”" in result_step._made(page)
 
 

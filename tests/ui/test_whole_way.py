@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import psutil
@@ -158,6 +159,18 @@ def check_result(page: Page, workspace: Workspace, tmp_path: Path) -> None:
     download.value.save_as(tmp_path / "adapter.safetensors")
     with safe_open(tmp_path / "adapter.safetensors", framework="numpy") as tensors:
         assert any("lora" in name for name in tensors.keys())  # noqa: SIM118
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator(".ds-making")).to_be_visible()
+    merged = page.locator("#download li", has_text="The whole model").get_by_role("link", name="Download")
+    expect(merged).to_be_visible(timeout=TRAINING_MS)
+    with page.expect_download() as download:
+        merged.click()
+    download.value.save_as(tmp_path / "model.zip")
+    with ZipFile(tmp_path / "model.zip") as archive:
+        assert {name.partition("/")[2] for name in archive.namelist()} > {
+            "model_index.json",
+            "unet/diffusion_pytorch_model.safetensors",
+        }
 
 
 def check_publishing(page: Page, workspace: Workspace, hub: FakeHub) -> None:

@@ -1,0 +1,211 @@
+"""The end of step 6: what was trained, in each format that it has, and the settings for SimpleTuner."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from dreamspace.config.exports import ExportFormat, formats, kind_of_weights
+from dreamspace.hub.base_model import merged_size_bytes
+from dreamspace.jobs.launcher import stop
+from dreamspace.jobs.workspace import JobStatus
+from dreamspace.run_folder import AVERAGED, adapter_folder, merged_folder, step_name, unfinished, weights_file
+from dreamspace.ui.downloads import adapter_url, pair_url
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.library import Run, job_arguments
+from dreamspace.ui.new_training import start_job
+from dreamspace.ui.page import Page, View, render
+
+TITLES: dict[ExportFormat, tuple[str, str]] = {
+    "diffusers": ("LoRA", "One file, for diffusers and whatever else loads LoRA weights."),
+    "kohya": ("LoRA for ComfyUI, A1111 and Forge", "One file, under the names that these programs know."),
+    "lycoris": ("LyCORIS", "One file, for programs that load LyCORIS weights."),
+    "merged": ("The whole model", "A folder in diffusers' layout with the training merged in, as a zip."),
+}
+FULL_TITLE = (
+    "The trained weights",
+    "One file with all weights of the denoiser, without the rest of the model.",
+)
+
+SPARE = 1.05
+"""The share of a whole model's size that has to be free before it is made."""
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of a run: the finished ones, their average, or a checkpoint's.
+
+    Attributes:
+        what: their name in an address.
+    """
+
+    what: str
+    label: str
+    step: int | None = None
+    is_averaged: bool = False
+
+    def file(self, run: Run) -> Path | None:
+        """The file that holds them."""
+        return weights_file(adapter_folder(run.dir, self.step, self.is_averaged))
+
+
+def build(guide: Guide, chosen_step: Callable[[Page], int]) -> None:
+    """Build the panel.
+
+    Args:
+        chosen_step: the step of the checkpoint that the visitor looks at.
+    """
+
+    def show(page: Page) -> Markup:
+        return download_panel(page, chosen_step(page))
+
+    events = ("make_merged", "stop_merging", "delete_merged")
+    panel = guide.html(show, events=events, elem_id="download")
+    guide.link(panel.make_merged, _make, busy=panel)
+    guide.link(panel.stop_merging, _stop)
+    guide.link(panel.delete_merged, _delete)
+
+
+def download_panel(page: Page, step: int) -> Markup:
+    """What can be taken away of the run, with the checkpoint of a step beside the finished weights."""
+    if page.run is None:
+        return Markup("")
+    run, kind = page.run, kind_of_weights(page.run.config)
+    weights = [found for found in _all_weights(page, step) if found.file(run) is not None]
+    rows = []
+    for name in formats(run.config) if weights else ():
+        title, text = FULL_TITLE if kind == "full" and name == "diffusers" else TITLES[name]
+        is_merged = name == "merged"
+        rows.append(
+            {
+                "title": title,
+                "text": text,
+                "is_merged": is_merged,
+                "size_bytes": _merged_size_bytes(run) if is_merged else weights[0].file(run).stat().st_size,
+                "entries": [_entry(page, run, found, name) for found in weights],
+            }
+        )
+    return render(
+        "download.html",
+        rows=rows,
+        is_finished=run.has_adapter,
+        prompt=run.prompt,
+        model=run.config.pretrained_model_name_or_path,
+        pair=pair_url(run.dir),
+    )
+
+
+def _all_weights(page: Page, step: int) -> list[_Weights]:
+    run = page.run
+    found = [_Weights("adapter", "Download"), _Weights(AVERAGED, "Averaged", is_averaged=True)]
+    if step in page.saved_steps and step != run.config.max_train_steps:
+        found.append(_Weights(step_name(step), f"Step {step}", step))
+    return found
+
+
+def _entry(page: Page, run: Run, weights: _Weights, name: ExportFormat) -> dict[str, Any]:
+    """One button: a link where the file is there, else what makes it, or how far that is."""
+    form = name if name in ("kohya", "merged") else "own"
+    entry = {
+        "what": weights.what,
+        "label": weights.label,
+        "url": adapter_url(run.dir, weights.what, form),
+        "state": "ready",
+        "percent": 0,
+        "status": None,
+    }
+    if name != "merged":
+        return entry
+    folder = merged_folder(run.dir, weights.what)
+    if folder.is_dir():
+        return {**entry, "size_bytes": _size_bytes(folder)}
+    job = _merging(page, folder)
+    status = page.status(job) if job is not None else None
+    is_at_work = status is not None and not status.is_final
+    return {
+        **entry,
+        "state": "at work" if is_at_work else "none",
+        "status": status,
+        "percent": _percent(run, folder, status) if is_at_work else 0,
+    }
+
+
+def _merging(page: Page, folder: Path) -> Path | None:
+    """The newest job that makes a merged model in a folder."""
+    jobs = [job for job in page.jobs("export") if job_arguments(job).get("out") == str(folder)]
+    return jobs[0] if jobs else None
+
+
+def _percent(run: Run, folder: Path, status: JobStatus) -> int:
+    """How much of a merged model is written, in percent."""
+    size = _merged_size_bytes(run)
+    written = _size_bytes(unfinished(folder)) if status.status == "running" else 0
+    return min(99, round(100 * written / size)) if size else 0
+
+
+def _size_bytes(folder: Path) -> int:
+    """The size of what lies in a folder; files may come and go while it is looked at."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors") if path.exists())
+
+
+def _merged_size_bytes(run: Run) -> int | None:
+    return merged_size_bytes(run.config.pretrained_model_name_or_path)
+
+
+def _asked(page: Page, clicked: dict[str, Any]) -> tuple[Run, _Weights] | None:
+    """The run that is open, and the weights that were clicked on; None if there are none of the name."""
+    what = str(clicked.get("what", ""))
+    known = {step_name(step): step for step in page.saved_steps} | {"adapter": None, AVERAGED: None}
+    if page.run is None or what not in known:
+        return None
+    found = _Weights(what, "", known[what], what == AVERAGED)
+    return (page.run, found) if found.file(page.run) is not None else None
+
+
+def _make(page: Page, clicked: dict[str, Any]) -> View:
+    """Submit the job that merges weights into the base model.
+
+    Raises:
+        ValueError: if it is at work already, or the disk cannot hold the model.
+    """
+    asked = _asked(page, clicked)
+    if asked is None or "merged" not in formats(asked[0].config):
+        return page.view
+    run, weights = asked
+    folder = merged_folder(run.dir, weights.what)
+    job = _merging(page, folder)
+    if folder.is_dir() or (job is not None and not page.status(job).is_final):
+        raise ValueError("This model is made, or being made, already.")
+    needed, free = SPARE * (_merged_size_bytes(run) or 0), shutil.disk_usage(run.dir).free
+    if free < needed:
+        raise ValueError(
+            f"The disk has {free / 1e9:.1f} GB free, and the whole model needs {needed / 1e9:.1f} GB. "
+            "Free some space, or take the small file: it does the same beside the base model."
+        )
+    arguments = {
+        "run_dir": str(run.dir),
+        "checkpoint": weights.step,
+        "ema": weights.is_averaged,
+        "format": "merged",
+        "out": str(folder),
+    }
+    start_job(page.workspace, f"export {run.title}", "export", arguments, needs_gpu=False)
+    return page.view
+
+
+def _stop(page: Page, clicked: dict[str, Any]) -> View:
+    asked = _asked(page, clicked)
+    job = _merging(page, merged_folder(asked[0].dir, asked[1].what)) if asked is not None else None
+    if job is not None:
+        stop(job)
+    return page.view
+
+
+def _delete(page: Page, clicked: dict[str, Any]) -> View:
+    asked = _asked(page, clicked)
+    if asked is not None:
+        shutil.rmtree(merged_folder(asked[0].dir, asked[1].what), ignore_errors=True)
+    return page.view
