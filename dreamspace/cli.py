@@ -7,6 +7,7 @@ import re
 import sys
 
 from dreamspace.commands.caption import add_caption_options, run_caption
+from dreamspace.commands.estimate import add_estimate_options, run_estimate
 from dreamspace.commands.export import add_export_weights_options, run_export_weights
 from dreamspace.commands.images import add_generate_options, add_prior_options, run_generate, run_prior
 from dreamspace.commands.jobs import hub_token, run_job
@@ -101,6 +102,11 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "train": ("train an adapter on photos of a subject", add_train_options, run_train),
+    "estimate": (
+        "say whether a run fits, how long it takes and what it costs",
+        add_estimate_options,
+        run_estimate,
+    ),
     "mask": ("mask the subject in photos", add_mask_options, run_mask),
     "caption": ("caption photos by an image-to-text model", add_caption_options, run_caption),
     "prior": ("let the base model draw class images", add_prior_options, run_prior),

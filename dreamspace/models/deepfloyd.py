@@ -19,6 +19,9 @@ UPSCALE_FACTOR = 4
 NOISE_LEVEL = 250
 """The timestep whose noise stage II's pipeline puts on the small picture, and tells the UNet of."""
 
+T5_TOKENS = 77
+"""That the pipelines take of a prompt."""
+
 _LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
 
 
@@ -48,6 +51,9 @@ class DeepFloyd:
 
     def encode_prompts(self, pipeline: IFPipeline, prompts: list[str]) -> list[Conditioning]:
         return _encode_prompts(pipeline, prompts)
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return _blank_prompt(folder)
 
     def encode_image(self, vae: None, pixels: Tensor) -> Tensor:
         return pixels
@@ -92,6 +98,9 @@ class DeepFloydUpscaler:
 
     def encode_prompts(self, pipeline: IFSuperResolutionPipeline, prompts: list[str]) -> list[Conditioning]:
         return _encode_prompts(pipeline, prompts)
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return _blank_prompt(folder)
 
     def encode_image(self, vae: None, pixels: Tensor) -> Tensor:
         return pixels
@@ -142,6 +151,10 @@ def _encode_prompts(
         prompts, do_classifier_free_guidance=False, device=pipeline.device, clean_caption=True
     )
     return [{"prompt_embeds": row} for row in embeds]
+
+
+def _blank_prompt(folder: Path) -> Conditioning:
+    return {"prompt_embeds": torch.zeros(T5_TOKENS, part_config(folder, "unet")["encoder_hid_dim"])}
 
 
 def _prompt_inputs(conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Family(Protocol):
         """
         ...
 
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        """Conditioning of the length that a prompt usually has, all zeros, its masks ones."""
+        ...
+
     def encode_image(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w), scaled; the mode of the posterior."""
         ...
@@ -115,6 +119,12 @@ class DistilledFamily(Protocol):
     """What to do about it, in a sentence; None where this model was not."""
 
 
+USUAL_PROMPT_TOKENS = 64
+"""Of a caption of some forty words, for encoders that fill none up."""
+
+CLIP_TOKENS = 77
+"""That CLIP's text encoders read of a prompt, whatever its length."""
+
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 """Attention and feed-forward of diffusers' UNets with cross-attention."""
 
@@ -137,6 +147,14 @@ def stack_conditioning(rows: list[Conditioning]) -> Conditioning:
     """
     return {
         name: nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True) for name in rows[0]
+    }
+
+
+def blank_masked_prompt(num_tokens: int, width: int) -> Conditioning:
+    """A prompt of zeros with its mask; see `Family.blank_prompt`."""
+    return {
+        "prompt_embeds": torch.zeros(num_tokens, width),
+        "prompt_mask": torch.ones(num_tokens, dtype=torch.bool),
     }
 
 

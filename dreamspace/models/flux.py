@@ -70,6 +70,13 @@ class Flux:
             {"prompt_embeds": embeds[0], "pooled_prompt_embeds": pooled[0]} for embeds, pooled, _ in encoded
         ]
 
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        config = part_config(folder, "transformer")
+        return {
+            "prompt_embeds": torch.zeros(self.max_prompt_tokens, config["joint_attention_dim"]),
+            "pooled_prompt_embeds": torch.zeros(config["pooled_projection_dim"]),
+        }
+
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)
 

@@ -19,6 +19,9 @@ PATCH_SIZE = 2
 SAMPLE_SIZE = 128
 """The edge in the autoencoder's latents of what the pipeline draws unless it is told otherwise."""
 
+MAX_PROMPT_TOKENS = 512
+"""To which the pipeline fills up every prompt."""
+
 DISTILLED_ADVICE = (
     "Train on FLUX.2-klein-base of the same size, and use the adapter on this model, which has the same "
     "layers; or keep to few steps, a low rank and a low learning rate."
@@ -66,6 +69,10 @@ class Flux2Klein:
     def encode_prompts(self, pipeline: Flux2KleinPipeline, prompts: list[str]) -> list[Conditioning]:
         # One after the other: the logits that the encoder makes as well take 20 times what its embeddings do.
         return [{"prompt_embeds": pipeline.encode_prompt(prompt)[0][0]} for prompt in prompts]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        width = part_config(folder, "transformer")["joint_attention_dim"]
+        return {"prompt_embeds": torch.zeros(MAX_PROMPT_TOKENS, width)}
 
     @torch.no_grad()
     def encode_image(self, vae: AutoencoderKLFlux2, pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning
+from dreamspace.models.family import USUAL_PROMPT_TOKENS, Conditioning, blank_masked_prompt
 from dreamspace.models.source import part_config
 
 PATCH_SIZE = 2
@@ -59,6 +59,11 @@ class QwenImage:
             {"prompt_embeds": embeds, "prompt_mask": torch.ones(len(embeds), dtype=torch.bool)}
             for (embeds,), _ in encoded
         ]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return blank_masked_prompt(
+            USUAL_PROMPT_TOKENS, part_config(folder, "transformer")["joint_attention_dim"]
+        )
 
     @torch.no_grad()
     def encode_image(self, vae: AutoencoderKLQwenImage, pixels: Tensor) -> Tensor:

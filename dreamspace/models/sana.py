@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning
+from dreamspace.models.family import Conditioning, blank_masked_prompt
 from dreamspace.models.source import part_config
+
+MAX_PROMPT_TOKENS = 300
+"""To which the pipeline fills up every prompt."""
 
 INSTRUCTION: list[str] = (
     inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -50,6 +53,9 @@ class Sana:
 
     def encode_prompts(self, pipeline: SanaPipeline, prompts: list[str]) -> list[Conditioning]:
         return [_encoded(pipeline, prompt) for prompt in prompts]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return blank_masked_prompt(MAX_PROMPT_TOKENS, part_config(folder, "transformer")["caption_channels"])
 
     @torch.no_grad()
     def encode_image(self, vae: AutoencoderDC, pixels: Tensor) -> Tensor:

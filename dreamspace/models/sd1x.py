@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import UNET_TARGETS, Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import CLIP_TOKENS, UNET_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
 
 
@@ -38,6 +39,9 @@ class StableDiffusion:
     def encode_prompts(self, pipeline: StableDiffusionPipeline, prompts: list[str]) -> list[Conditioning]:
         embeds, _ = pipeline.encode_prompt(prompts, pipeline.device, 1, do_classifier_free_guidance=False)
         return [{"prompt_embeds": row} for row in embeds]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return {"prompt_embeds": torch.zeros(CLIP_TOKENS, part_config(folder, "unet")["cross_attention_dim"])}
 
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)

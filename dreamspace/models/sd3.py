@@ -4,13 +4,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import CLIP_TOKENS, JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
+
+T5_TOKENS = 256
+"""That the pipeline takes of a prompt besides CLIP's; zeros, where the model has no T5."""
 
 
 def family(settings: ModelSettings, folder: Path) -> "StableDiffusion3":
@@ -59,6 +63,13 @@ class StableDiffusion3:
             {"prompt_embeds": embeds[0], "pooled_prompt_embeds": pooled[0]}
             for embeds, _, pooled, _ in encoded
         ]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        pooled_width = part_config(folder, "transformer")["pooled_projection_dim"]
+        return {
+            "prompt_embeds": torch.zeros(CLIP_TOKENS + T5_TOKENS, self.width),
+            "pooled_prompt_embeds": torch.zeros(pooled_width),
+        }
 
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import UNET_TARGETS, Conditioning, Family, encode_kl
+from dreamspace.models.family import CLIP_TOKENS, UNET_TARGETS, Conditioning, Family, encode_kl
 from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
-from dreamspace.models.source import INDEX_FILE
+from dreamspace.models.source import INDEX_FILE, part_config
 
 
 def family(settings: ModelSettings, folder: Path) -> Family:
@@ -61,6 +61,9 @@ class StableDiffusionXL:
     def encode_prompts(self, pipeline: StableDiffusionXLPipeline, prompts: list[str]) -> list[Conditioning]:
         return encode_sdxl_prompts(pipeline, prompts, self.empty_is_zero)
 
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return blank_sdxl_prompt(folder)
+
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)
 
@@ -90,6 +93,14 @@ def encode_sdxl_prompts(
         {"prompt_embeds": row * share, "pooled_prompt_embeds": pooled_row * share}
         for row, pooled_row, share in zip(embeds, pooled, kept, strict=True)
     ]
+
+
+def blank_sdxl_prompt(folder: Path) -> Conditioning:
+    """See `Family.blank_prompt`."""
+    return {
+        "prompt_embeds": torch.zeros(CLIP_TOKENS, part_config(folder, "unet")["cross_attention_dim"]),
+        "pooled_prompt_embeds": torch.zeros(part_config(folder, "text_encoder_2")["projection_dim"]),
+    }
 
 
 def empty_prompt_variant(empty_is_zero: bool) -> str:

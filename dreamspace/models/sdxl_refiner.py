@@ -11,6 +11,7 @@ from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.models.family import UNET_TARGETS, Conditioning, encode_kl
 from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
 from dreamspace.models.sdxl import (
+    blank_sdxl_prompt,
     empty_prompt_variant,
     encode_sdxl_prompts,
     predict_sdxl,
@@ -53,6 +54,9 @@ class StableDiffusionXLRefiner:
         self, pipeline: StableDiffusionXLImg2ImgPipeline, prompts: list[str]
     ) -> list[Conditioning]:
         return encode_sdxl_prompts(pipeline, prompts, self.empty_is_zero)
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        return blank_sdxl_prompt(folder)
 
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)

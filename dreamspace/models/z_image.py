@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import (
+    USUAL_PROMPT_TOKENS,
+    Conditioning,
+    blank_masked_prompt,
+    encode_kl,
+    vae_multiple_px,
+)
+from dreamspace.models.source import part_config
 
 PATCH_SIZE = 2
 """Edge in latents of the transformer's patches."""
@@ -68,6 +75,10 @@ class ZImage:
             {"prompt_embeds": embeds, "prompt_mask": torch.ones(len(embeds), dtype=torch.bool)}
             for (embeds,), _ in encoded
         ]
+
+    def blank_prompt(self, folder: Path) -> Conditioning:
+        width = part_config(folder, "transformer")["cap_feat_dim"]
+        return blank_masked_prompt(USUAL_PROMPT_TOKENS, width)
 
     def encode_image(self, vae: AutoencoderKL, pixels: Tensor) -> Tensor:
         return encode_kl(vae, pixels)

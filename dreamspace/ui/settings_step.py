@@ -10,7 +10,6 @@ from dreamspace.config import instance_prompt, list_presets, load_preset
 from dreamspace.data.lint import lint_run
 from dreamspace.mini.world import CLASSES
 from dreamspace.ui import prior_step
-from dreamspace.ui.estimate import LOAD_AND_SAVE_SECONDS
 from dreamspace.ui.guide import QUIET, Guide
 from dreamspace.ui.new_training import Form, preset_of, shown_config, start_run
 from dreamspace.ui.page import Page, View, render
@@ -195,7 +194,6 @@ def _plan(page: Page, form: Form) -> str:
             problem=problem,
             hints=[] if problem else [f"{hint.key}: {hint.message}" for hint in lint_run(config, [])],
             estimate=found,
-            load_and_save_seconds=LOAD_AND_SAVE_SECONDS,
             known_classes=CLASSES if is_unknown else (),
             ahead=[run.title for run in page.runs if not run.status.is_final],
         )

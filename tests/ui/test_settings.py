@@ -7,26 +7,15 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from PIL import Image
 
 from dreamspace.config import RunConfig, load_datasets, load_preset, prior_of
 from dreamspace.data.captions import captions_of
 from dreamspace.data.masks import find_mask
-from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.jobs.new_run import prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import new_training, settings_step
 from dreamspace.ui.changes import caption_photo, choose_for, choose_sample
-from dreamspace.ui.estimate import (
-    FORWARD_COST,
-    estimate,
-    mean_rollout_steps,
-    measured_seconds_per_row,
-    prior_share,
-    rows_per_step,
-)
-from dreamspace.ui.history import Histories, History
-from dreamspace.ui.library import Run
+from dreamspace.ui.history import Histories
 from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
 from dreamspace.ui.page import Page, View
 from dreamspace.ui.settings_form import (
@@ -39,9 +28,9 @@ from dreamspace.ui.settings_form import (
     label_of,
     shown_value,
 )
-from dreamspace.ui.settings_step import ROLLOUT, rollout_settings
+from dreamspace.ui.settings_step import rollout_settings
 from dreamspace.ui.subject import Subject
-from tests.ui.recorded import mask_sample, record_run
+from tests.ui.recorded import mask_sample
 
 MINI = load_preset("mini").config
 EXPERTS = [name for names in expert_settings().values() for name in names]
@@ -234,94 +223,6 @@ def test_a_prior_that_does_not_exist_is_refused(workspace: Workspace) -> None:
     ):
         start_run(workspace, biscuit(workspace), form(prior="more"))
     assert workspace.list_runs() == []
-
-
-@pytest.mark.parametrize(
-    ("num_photos", "num_class_images"),
-    [(6, 24), (6, 1000), (24, 5), (7, 10), (6, 6), (10, 25), (4, 10), (25, 10)],
-)
-@pytest.mark.parametrize("prior", ["none", "image-free", "noise", "base"])
-def test_the_share_of_the_prior_is_what_the_plan_of_the_written_run_shows(
-    workspace: Workspace, tmp_path: Path, prior: str, num_photos: int, num_class_images: int
-) -> None:
-    for number in range(num_photos):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    run_dir, prior_dir = workspace.new_run_dir("dog"), workspace.priors / "mini" / "dog"
-    write_run(
-        run_dir, load_preset("mini"), tmp_path,
-        class_word="dog", prior=prior, prior_dir=prior_dir,
-        num_class_images=num_class_images if prior in ("noise", "base") else 0,
-    )  # fmt: skip
-    planned = []
-    for dataset in load_datasets(run_dir / "multidatabackend.json"):
-        count = num_photos if dataset.instance_data_dir == tmp_path else num_class_images
-        planned.append(PlannedDataset(dataset.id, ((128, 128),) * count, dataset.repeats + 1))
-    plan = StepPlan(planned, seed=1, step_rows=4)
-    mixture = plan.mixture(plan.epoch_steps())
-    assert prior_share(prior, num_photos, num_class_images) == pytest.approx(mixture.get("prior", 0.0))
-
-
-def test_the_estimate_follows_its_rule_and_the_machine(workspace: Workspace) -> None:
-    plain = estimate(MINI, "none", 0.0, None)
-    assert plain.seconds == pytest.approx(
-        15 + plain.num_steps * plain.seconds_per_step + plain.num_images * plain.seconds_per_image
-    )
-    assert plain.num_images == 4 * 5  # four prompts, before and after each 100 of 400 steps
-    assert (plain.prior_seconds, plain.rollout_seconds, plain.is_measured) == (0.0, 0.0, False)
-    uneven = MINI.model_copy(update={"max_train_steps": 410})
-    assert estimate(uneven, "none", 0.0, None).num_images == 4 * 6, "the last step has images of its own"
-    with_images = MINI.model_copy(update={"num_class_images": 24})
-    drawn = [estimate(with_images, "noise", 0.5, None, ready) for ready in (0, 10, 30)]
-    assert [found.num_class_images for found in drawn] == [24, 14, 0]
-    assert [found.prior_seconds for found in drawn] == pytest.approx([24 * 0.7, 14 * 0.7, 0.0])
-    assert drawn[0].seconds == pytest.approx(plain.seconds + drawn[0].prior_seconds)
-    base = estimate(with_images, "base", 0.5, None, 24)
-    assert base.prior_seconds == pytest.approx(400 * plain.seconds_per_step * FORWARD_COST * 0.5)
-    assert base.seconds == pytest.approx(plain.seconds + base.prior_seconds)
-    other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
-    assert estimate(other, "none", 0.0, None) is None
-
-
-def test_an_earlier_run_tells_the_speed_of_this_machine(workspace: Workspace) -> None:
-    plain, regularised = (Run.read(record_run(workspace, up_to=0, outcome="stopped")) for _ in range(2))
-    progress, mixture = {"steps_per_second": 2.0}, {"datasets": {"subject": 0.5, "prior": 0.5}}
-    past = History(progress=progress)
-    per_row = measured_seconds_per_row([(plain, History()), (plain, past)], MINI)
-    assert per_row == 0.5 / rows_per_step(MINI)
-    again = estimate(MINI, "none", 0.0, per_row)
-    assert again.is_measured
-    assert again.seconds_per_step == 0.5
-    assert again.num_images == 4, "those between the steps are in the measured speed"
-    costly = History(progress=progress, mixture=mixture)
-    per_row = measured_seconds_per_row([(regularised, costly)], MINI)
-    assert estimate(MINI, "base", 0.5, per_row).seconds_per_step == pytest.approx(0.5)
-    other = MINI.model_copy(update={"pretrained_model_name_or_path": "owner/big"})
-    assert measured_seconds_per_row([(plain, past)], other) is None
-
-
-@pytest.mark.parametrize(
-    ("settings", "mean"),
-    [
-        ({}, 0.0),
-        ({"max_step_offset": 10, "probability": 1.0}, 5.0),
-        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 400}, 2.5),
-        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 1600}, 0.625),
-        ({"max_step_offset": 10, "probability": 1.0, "ramp_steps": 100, "start_step": 200}, 1.875),
-        ({"max_step_offset": 10, "prob_end": 0.5, "strategy": "biased_late"}, 10 / 3),
-    ],
-)
-def test_a_rollout_costs_its_mean_length(settings: dict[str, object], mean: float) -> None:
-    given = {f"scheduled_sampling_{name}": value for name, value in settings.items()}
-    assert mean_rollout_steps(MINI.model_copy(update=given)) == pytest.approx(mean, rel=0.01)
-
-
-def test_the_mean_length_is_that_of_the_rows_of_a_run() -> None:
-    rollout = pytest.importorskip("dreamspace.training.rollout")
-    config = MINI.model_copy(
-        update=dict(zip(ROLLOUT, rollout_settings(True, 400), strict=True)) | {"max_train_steps": 400}
-    )
-    lengths = [rollout.rollout_length(1, step, row, config) for step in range(400) for row in range(16)]
-    assert sum(lengths) / len(lengths) == pytest.approx(mean_rollout_steps(config), rel=0.05)
 
 
 def test_the_checkbox_writes_what_the_guide_recommends() -> None:

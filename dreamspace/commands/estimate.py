@@ -1,0 +1,174 @@
+"""`estimate`: whether a run fits, how long it takes, and what it costs."""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from dreamspace.commands.options import given_path
+from dreamspace.config import (
+    DatasetConfig,
+    Prior,
+    RunConfig,
+    apply_settings,
+    load_preset,
+    prior_of,
+    read_datasets,
+)
+from dreamspace.config.dataset import MAX_EDGE_PX
+from dreamspace.data.geometry import dataset_edge_px
+from dreamspace.data.photos import photo_files
+from dreamspace.estimate.fit import Change, Situation, cheapest_change
+from dreamspace.estimate.hardware import PRICES_DATE, SPACES, Hardware, hardware_named
+from dreamspace.estimate.profiles import ModelProfile, known_profile
+from dreamspace.estimate.speed import TimeEstimate, estimate_time, expected_speed, prior_share
+from dreamspace.jobs.workspace import Workspace
+
+USUAL_PHOTOS = 12
+"""Where no photos are named."""
+
+
+def add_estimate_options(estimate: argparse.ArgumentParser) -> None:
+    estimate.add_argument("--config", type=given_path, help="config.json of the run")
+    estimate.add_argument("--datasets", type=given_path, help="multidatabackend.json, the list of datasets")
+    estimate.add_argument("--preset", help="a configuration by name")
+    estimate.add_argument("--photos", type=given_path, help="folder with photos of the subject")
+    estimate.add_argument(
+        "--resolution", type=int, metavar="PX", help="edge of the training pictures, where no datasets say it"
+    )
+    estimate.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a setting; may be repeated",
+    )
+    estimate.add_argument(
+        "--hardware", default="here", metavar="NAME", help=f"here, or one of Spaces': {', '.join(SPACES)}"
+    )
+    estimate.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_estimate(options: argparse.Namespace) -> int:
+    """Print memory, time and cost of a run."""
+    hardware = hardware_named(options.hardware)
+    config, prior, share, resolution = _asked(options)
+    profile = profile_of(config)
+    edge = resolution if resolution is not None else profile.native_resolution_px
+    edge = max(profile.multiple_px, round(edge / profile.multiple_px) * profile.multiple_px)
+    situation = Situation(config, profile, (edge, edge), hardware, prior in ("base", "image-free"))
+    change = None if situation.fits else cheapest_change(situation)
+    times = {
+        place.name: (place, estimate_time(config, prior, share, _speed(situation, place)))
+        for place in (hardware, *SPACES.values())
+        if place.name == hardware.name or replace(situation, hardware=place).fits
+    }
+    if options.json:
+        print(json.dumps(_as_json(situation, change, times), indent=2))
+    else:
+        print("\n".join([*_memory_lines(situation, change), *_time_lines(times)]))
+    return 0
+
+
+def profile_of(config: RunConfig) -> ModelProfile:
+    """The profile of a run's base model: that which comes with Dreamspace, else measured here, once.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    found = known_profile(config)
+    if found is None:
+        from dreamspace.models.profile import measured_profile  # loads torch
+
+        found = measured_profile(config, Workspace().root / "cache")
+    return found
+
+
+def _speed(situation: Situation, hardware: Hardware) -> Any:
+    return expected_speed(situation.config, situation.profile, situation.size_px, hardware)
+
+
+def _asked(options: argparse.Namespace) -> tuple[RunConfig, Prior, float, int | None]:
+    """The run that is asked about: its config, prior, share of rows that keep it, and resolution."""
+    if bool(options.config) == bool(options.preset):
+        raise ValueError("Give --config F or --preset NAME: that is the run to be estimated.")
+    resolution = options.resolution
+    if resolution is not None and not 1 <= resolution <= MAX_EDGE_PX:
+        raise ValueError(f"--resolution must be 1 to {MAX_EDGE_PX} px, got {resolution}.")
+    num_photos = len(photo_files(options.photos)) if options.photos else USUAL_PHOTOS
+    if options.preset:
+        preset = load_preset(options.preset)
+        config = apply_settings(preset.config, options.settings or [])
+        prior: Prior = "base" if config.num_class_images else "none"
+        return (
+            config,
+            prior,
+            prior_share(prior, num_photos, config.num_class_images),
+            (resolution or preset.resolution),
+        )
+    config = apply_settings(RunConfig.load(options.config), options.settings or [])
+    if options.datasets is None:
+        return config, "none", 0.0, resolution
+    datasets = read_datasets(options.datasets)
+    prior = prior_of(datasets)
+    share = prior_share(prior, num_photos, config.num_class_images)
+    return config, prior, share, resolution or largest_edge_px(datasets)
+
+
+def largest_edge_px(datasets: list[DatasetConfig]) -> int | None:
+    """The edge of the largest training pictures; None where no dataset is trained on."""
+    return max((dataset_edge_px(d, 1) for d in datasets if d.is_trained), default=None)
+
+
+def _memory_lines(situation: Situation, change: Change | None) -> list[str]:
+    memory, hardware = situation.memory, situation.hardware
+    place = f"{hardware.gpu} of {hardware.name}" if hardware.gpu else hardware.name
+    lines = [f"Memory of the training at {situation.size_px[0]} px on {place}:"]
+    lines += [f"  {name:<18} {_gb(value)}" for name, value in memory.parts.items() if value]
+    lines += ["Largest at each stage:"]
+    lines += [f"  {stage:<18} {_gb(value)}" for stage, value in memory.peaks.items()]
+    lines += [f"  {'there is':<18} {_gb(hardware.free_bytes)} free of {_gb(hardware.memory_bytes).strip()}"]
+    if situation.fits:
+        return [*lines, "It fits."]
+    if change is None:
+        return [*lines, "It does not fit, and nothing that is known makes it fit. Choose a smaller model."]
+    return [*lines, f"It does not fit. {change.sentence}"]
+
+
+def _time_lines(times: dict[str, tuple[Hardware, TimeEstimate]]) -> list[str]:
+    lines = [f"Time, and cost by Spaces' prices of {PRICES_DATE}, where it fits:"]
+    for name, (hardware, time) in times.items():
+        cost = time.cost_usd(hardware)
+        money = "" if cost is None else f"  ${cost:.2f}"
+        lines.append(
+            f"  {name:<12} {_duration(time.seconds):>8}  {time.seconds_per_step:.2g} s a step{money}"
+        )
+    return lines
+
+
+def _as_json(
+    situation: Situation, change: Change | None, times: dict[str, tuple[Hardware, TimeEstimate]]
+) -> dict[str, Any]:
+    memory = situation.memory
+    return {
+        "model": situation.config.pretrained_model_name_or_path,
+        "size_px": situation.size_px,
+        "hardware": asdict(situation.hardware),
+        "parts_bytes": memory.parts,
+        "peaks_bytes": memory.peaks,
+        "fits": situation.fits,
+        "cheapest_change": None if change is None else asdict(change),
+        "prices_date": PRICES_DATE,
+        "time": {
+            name: asdict(time) | {"cost_usd": time.cost_usd(place)} for name, (place, time) in times.items()
+        },
+    }
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:7.2f} GB"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

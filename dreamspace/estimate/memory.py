@@ -1,0 +1,258 @@
+"""How much memory each stage of a run takes, by its configuration and the profile of its base model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dreamspace.config import RunConfig
+from dreamspace.config.lycoris import LycorisConfig
+from dreamspace.config.precision import Precision
+from dreamspace.estimate.profiles import Format, ModelProfile, PartProfile
+
+DeviceKind = Literal["cuda", "mps", "cpu"]
+StageName = Literal["encoding prompts", "encoding photos", "training", "validating", "saving"]
+
+BYTES_PER_WEIGHT: dict[Precision, float] = {
+    "int8-quanto": 1.0,
+    "fp8-quanto": 1.0,
+    "int8-torchao": 1.0,
+    "fp8-torchao": 1.0,
+    "int4-quanto": 0.5 + 4 / 32,  # A scale and a shift of 16 bits for each 32 weights.
+    "int2-quanto": 0.25 + 4 / 32,
+    "int4-torchao": 0.5 + 3 / 32,
+    "nf4-bnb": 0.5 + 4 / 64,
+}
+"""Of the weights that a level quantises; the others keep the run's format."""
+
+OPTIMIZER_BYTES = {
+    "adamw": 8.0,
+    "adamw_bf16": 4.0,
+    "bnb-adamw8bit": 2.0 + 8 / 256,
+    "lion": 4.0,
+    "adafactor": 0.5,
+    "prodigy": 16.0,
+    "adamw_schedulefree": 8.0,
+}
+"""What an optimizer keeps for each weight that is trained."""
+
+LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft": 0.5, "boft": 2.0}
+"""Weights of an algorithm for those of a LoRA of the same rank, roughly; others have as many as LoRA."""
+
+ENCODED_AT_ONCE = 4
+"""Photos that the VAE encodes in one batch; dreamspace/data/cache.py."""
+
+FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 0}
+"""What the device's runtime takes before anything is loaded: CUDA's context and its libraries' workspaces."""
+
+SLACK: dict[DeviceKind, float] = {"cuda": 0.08, "mps": 0.1, "cpu": 0.0}
+"""The share of what is in use that an allocator holds besides, in blocks that fit nothing at the moment."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Memory in bytes: of the GPU, or net of imports of the process that trains on the CPU.
+
+    Attributes:
+        parts: of the training, by name: they add up to its peak.
+        peaks: of each stage. The largest decides.
+    """
+
+    parts: dict[str, int]
+    peaks: dict[StageName, int]
+
+    @property
+    def peak(self) -> int:
+        return max(self.peaks.values())
+
+    @property
+    def largest_stage(self) -> StageName:
+        return max(self.peaks, key=lambda stage: self.peaks[stage])
+
+
+def estimate_memory(
+    config: RunConfig,
+    profile: ModelProfile,
+    size_px: tuple[int, int],
+    device: DeviceKind = "cuda",
+    *,
+    has_base_predictions: bool = False,
+) -> MemoryEstimate:
+    """Memory of each part and stage of a run.
+
+    Args:
+        size_px: (width, height) of the largest training pictures.
+        has_base_predictions: whether rows have the base model's prediction as their target.
+    """
+    run = _Run(config, profile, device, size_px)
+    parts = run.training(has_base_predictions)
+    at_rest = sum(parts[name] for name in ("weights", "adapter", "optimizer", "moving average"))
+    peaks: dict[StageName, float] = {
+        "encoding prompts": run.text_encoders(),
+        "encoding photos": run.encoding(),
+        "training": sum(parts.values()),
+        "validating": at_rest + run.drawing(),
+        "saving": at_rest + run.proving(),
+    }
+    if config.validation_disable:
+        del peaks["validating"]
+
+    def whole(value: float) -> int:
+        return round(value * (1 + SLACK[device]))
+
+    fixed = {"runtime": FIXED_BYTES[device]} if FIXED_BYTES[device] else {}
+    return MemoryEstimate(
+        {name: whole(value) for name, value in parts.items()} | fixed,
+        {stage: whole(value) + FIXED_BYTES[device] for stage, value in peaks.items()},
+    )
+
+
+def number_format(config: RunConfig) -> Format:
+    """The numbers that a run computes in."""
+    return "fp32" if config.mixed_precision == "no" else "bf16"
+
+
+def num_trained(config: RunConfig, profile: ModelProfile) -> int:
+    """How many weights a run trains; of LyCORIS, roughly."""
+    if config.model_type == "full":
+        return profile.parts[profile.denoiser].total
+    if config.lora_type == "standard":
+        magnitudes = profile.adapter_outputs if config.use_dora else 0
+        return profile.adapter_per_rank * config.lora_rank + magnitudes
+    settings = config.lycoris_config or LycorisConfig()
+    if settings.algo == "full":
+        return profile.parts[profile.denoiser].linear
+    return round(profile.adapter_per_rank * settings.linear_dim * LYCORIS_SHARE.get(settings.algo, 1.0))
+
+
+def precision_key(text_encoder: str) -> str:
+    """The setting of a text encoder's precision."""
+    return f"text_encoder_{text_encoder.removeprefix('text_encoder').removeprefix('_') or '1'}_precision"
+
+
+def bytes_of_part(part: PartProfile, precision: Precision, bytes_per_weight: int) -> float:
+    """A part's weights.
+
+    Args:
+        bytes_per_weight: of those that are not quantised.
+    """
+    if precision == "no_change":
+        return part.total * bytes_per_weight
+    quantised = part.linear + (part.convolution if precision.endswith("quanto") else 0)
+    return quantised * BYTES_PER_WEIGHT[precision] + (part.total - quantised) * bytes_per_weight
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: RunConfig
+    profile: ModelProfile
+    device: DeviceKind
+    size_px: tuple[int, int]
+
+    @property
+    def format(self) -> Format:
+        return number_format(self.config)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a frozen weight."""
+        return 4 if self.format == "fp32" else 2
+
+    @property
+    def is_full(self) -> bool:
+        return self.config.model_type == "full"
+
+    @property
+    def denoiser(self) -> PartProfile:
+        return self.profile.parts[self.profile.denoiser]
+
+    def denoiser_bytes(self) -> float:
+        """On the device: all of it, or what is not offloaded and the two blocks that visit."""
+        if self.is_full:
+            return self.denoiser.total * 4
+        precision = self.config.base_model_precision
+        everything = bytes_of_part(self.denoiser, precision, self.weight_bytes)
+        if not self.config.enable_group_offload or self.device == "cpu":
+            return everything
+        share = (self.denoiser.total - self.denoiser.in_blocks + 2 * self.denoiser.largest_block) / (
+            self.denoiser.total
+        )
+        return everything * min(1.0, share)
+
+    def vae_bytes(self) -> float:
+        """As it draws, beside the denoiser."""
+        if self.profile.vae is None:
+            return 0
+        return self.profile.parts[self.profile.vae].total * (4 if self.is_full else self.weight_bytes)
+
+    def training(self, has_base_predictions: bool) -> dict[str, float]:
+        """Each part of a training at its peak."""
+        config, profile = self.config, self.profile
+        trained = num_trained(config, profile)
+        adapter = 0 if self.is_full else trained * (2 if config.optimizer == "adamw_bf16" else 4)
+        base = self.denoiser.total * 4 if self.is_full and has_base_predictions else 0
+        averages = config.use_ema and (config.ema_device == "accelerator" or self.device == "cpu")
+        passes = max(self._passes(), self._base_prediction() if has_base_predictions else 0)
+        gradients = trained * 4
+        return {
+            "weights": self.denoiser_bytes() + self.vae_bytes() + base,
+            "adapter": adapter,
+            "optimizer": trained * OPTIMIZER_BYTES[config.optimizer],
+            "moving average": trained * 4 if averages else 0,
+            "gradients": gradients,
+            "activations": max(0, passes - gradients),
+        }
+
+    def _passes(self) -> float:
+        """Activations and gradients, at the moment when they are most together."""
+        config = self.config
+        peak = self.profile.at(
+            *self.size_px,
+            lambda size: size.training_bytes(
+                config.model_type, self.format, config.gradient_checkpointing, config.train_batch_size
+            ),
+        )
+        if config.base_model_precision != "no_change":
+            peak += (
+                2 * self.denoiser.largest_layer * self.weight_bytes
+            )  # made whole while it is computed with
+        return peak
+
+    def _base_prediction(self) -> float:
+        return self.config.train_batch_size * self._forward_bytes(self.size_px)
+
+    def _forward_bytes(self, size_px: tuple[int, int]) -> float:
+        number_format: Format = "fp32" if self.is_full else self.format
+        return self.profile.at(*size_px, lambda size: size.forward_bytes[number_format])
+
+    def text_encoders(self) -> float:
+        """All of them, loaded together."""
+        levels = self.config.model_dump()
+        return sum(
+            bytes_of_part(self.profile.parts[name], levels[precision_key(name)], self.weight_bytes)
+            for name in self.profile.text_encoders
+        )
+
+    def encoding(self) -> float:
+        """The VAE, which encodes in fp32."""
+        if self.profile.vae is None:
+            return 0
+        activations = self.profile.at(*self.size_px, lambda size: size.encode_bytes)
+        return self.profile.parts[self.profile.vae].total * 4 + ENCODED_AT_ONCE * activations
+
+    def drawing(self) -> float:
+        """Activations of validation images: the denoiser's, or then the VAE's."""
+        prompts = 1 + len(self.config.validation_prompts)
+        return self._drawing(min(self.config.train_batch_size, prompts))
+
+    def _drawing(self, num_images: int) -> float:
+        size_px = self.size_px
+        if self.config.validation_resolution is not None:
+            edges = [int(edge) for edge in self.config.validation_resolution.split("x")]
+            size_px = edges[0], edges[-1]
+        number_format: Format = "fp32" if self.is_full else self.format
+        passes = 2 if self.config.validation_guidance > 1 else 1  # with and without the prompt, in one batch
+        decoding = self.profile.at(*size_px, lambda size: size.decode_bytes[number_format])
+        return num_images * max(passes * self._forward_bytes(size_px), decoding)
+
+    def proving(self) -> float:
+        """The saved adapter in a second base model that draws one image, which ends a run."""
+        return self.denoiser_bytes() + self._drawing(1)

@@ -1,0 +1,49 @@
+"""What there is to train on."""
+
+from pathlib import Path
+
+import pytest
+
+from dreamspace.estimate.hardware import (
+    SPACES,
+    container_memory,
+    hardware_named,
+    parse_nvidia_smi,
+    peak_flops,
+    this_machine,
+)
+
+
+def test_the_gpu_is_what_nvidia_smi_lists_first() -> None:
+    answer = "NVIDIA L40S, 46068, 45000\nNVIDIA L40S, 46068, 10\n"
+    assert parse_nvidia_smi(answer) == ("NVIDIA L40S", 46068 << 20, 45000 << 20)
+    assert parse_nvidia_smi("") is None
+    assert parse_nvidia_smi("No devices were found\n") is None
+
+
+def test_a_gpu_is_known_by_the_longest_match_of_its_name() -> None:
+    assert peak_flops("NVIDIA L40S") == SPACES["l40sx1"].peak_flops
+    assert peak_flops("NVIDIA L4") == SPACES["l4x1"].peak_flops
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == SPACES["a100-large"].peak_flops
+    assert peak_flops("Something new") == min(peak_flops(name) for name in ("RTX 3060", "RTX 4060"))
+
+
+def test_a_container_has_what_it_is_allowed(tmp_path: Path) -> None:
+    assert container_memory(100, 60, tmp_path) == (100, 60)
+    (tmp_path / "memory.current").write_text("25\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert container_memory(100, 60, tmp_path) == (100, 60)
+    (tmp_path / "memory.max").write_text("40\n")
+    assert container_memory(100, 60, tmp_path) == (40, 15)
+
+
+def test_this_machine_has_memory() -> None:
+    here = this_machine()
+    assert hardware_named("here").name == here.name == "here"
+    assert 0 < here.free_bytes <= here.memory_bytes
+    assert here.usd_per_hour is None
+
+
+def test_unknown_hardware_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"^There is no hardware 'l4'\..*Known: here, cpu-basic"):
+        hardware_named("l4")
