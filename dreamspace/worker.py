@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ KINDS: dict[str, str] = {
     "publish": "dreamspace.hub.push:publish",
 }
 
+SLOW_PACKAGES = frozenset({"torchao", "bitsandbytes"})
+"""Those that diffusers and transformers import, needed or not, wherever they are installed."""
+
 _OUT_OF_MEMORY_HINT = (
     "Lower train_batch_size or resolution, turn gradient_checkpointing on, choose a lower precision, "
     "or close what else uses the memory."
@@ -43,10 +46,11 @@ _OUT_OF_MEMORY_HINT = (
 _DISK_FULL_HINT = "Free some space on this disk, then start it again: what it had saved is kept."
 
 
-def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS) -> int:
+def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS, *, owns_process: bool = False) -> int:
     """Run the job of the folder named in `arguments`; returns the exit status.
 
-    0 on success, 2 for what the user can mend (one line on standard error), 1 for our own fault.
+    Where it owns the process, slow packages that the job does not need are hidden in it. 0 on success, 2 for
+    what the user can mend (one line on standard error), 1 for our own fault.
     """
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("usage: python -m dreamspace.worker JOB_DIR, where JOB_DIR holds job.json", file=sys.stderr)
@@ -66,11 +70,34 @@ def main(arguments: Sequence[str], kinds: Mapping[str, str] = KINDS) -> int:
     try:
         events.write("stage", name="loading", message="Loading what the job needs.")
         job = Job.read(job_dir)
+        if owns_process:
+            _hide(SLOW_PACKAGES - _needed_packages(job, job_dir))
         _job_function(job.kind, kinds)(job_dir, job.arguments, events)
         assert events.last_kind in FINAL_KINDS, f"the job '{job.kind}' ended without saying so"
     except Exception as error:
         return _report(error, events)
     return 0
+
+
+def _needed_packages(job: Job, job_dir: Path) -> set[str]:
+    """What the run in the job's folder needs, or the one that the job is about."""
+    from dreamspace.config import RunConfig
+
+    if "precision" in job.arguments:
+        return RunConfig(base_model_precision=job.arguments["precision"]).packages
+    config = Path(job.arguments.get("run_dir") or job_dir) / "config.json"
+    return RunConfig.load(config).packages if config.exists() else set()
+
+
+def _hide(packages: Iterable[str]) -> None:
+    """Have these packages count as not installed in this process: None is Python's own mark for that.
+
+    diffusers 0.42 and transformers 5.23 import torchao (four seconds) and bitsandbytes (two) while they are
+    imported themselves, because their quantisers do so at the top of their modules. To be deleted when both
+    import them where they quantise.
+    """
+    for package in packages:
+        sys.modules[package] = None
 
 
 def _job_function(kind: str, kinds: Mapping[str, str]) -> JobFunction:
@@ -112,4 +139,4 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], owns_process=True))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,11 @@ def assert_refused(result: tuple[int, str, str], *words: str) -> None:
     assert errors.rstrip().endswith((".", "?")), errors
     for word in words:
         assert word in errors, errors
+
+
+def hide_packages(packages: Iterable[str], patch: pytest.MonkeyPatch) -> None:
+    """Have packages count as not installed, whether they were imported before or not."""
+    for package in packages:
+        patch.setitem(sys.modules, package, None)
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            patch.setitem(sys.modules, name, None)

@@ -13,7 +13,7 @@ from dreamspace.config.dialects import RUN_DIALECT
 from dreamspace.config.families import FLAVOURS, flavour_model
 from dreamspace.config.lycoris import BYPASSING_ALGOS, LycorisConfig
 from dreamspace.config.parsing import parse_settings
-from dreamspace.config.precision import WHOLE_AGAIN
+from dreamspace.config.precision import WHOLE_AGAIN, package_of
 from dreamspace.config.sections import (
     AdapterSettings,
     CheckpointSettings,
@@ -32,6 +32,8 @@ from dreamspace.config.sections import (
     WordSettings,
 )
 from dreamspace.files import read_json, write_json
+
+BITSANDBYTES_OPTIMIZERS = ("bnb-adamw8bit", "lion")
 
 
 # Pydantic takes the fields of the last base first: the model's settings stand at the top of a config.json.
@@ -205,6 +207,19 @@ class RunConfig(
                 "until the backward pass has used them. Set gradient_checkpointing to true."
             )
         return self
+
+    @property
+    def packages(self) -> set[str]:
+        """The packages that its levels of precision and its optimizer are of, and no other setting needs."""
+        levels = (
+            self.base_model_precision,
+            self.text_encoder_1_precision,
+            self.text_encoder_2_precision,
+            self.text_encoder_3_precision,
+            self.text_encoder_4_precision,
+        )
+        of_optimizer = {"bitsandbytes"} if self.optimizer in BITSANDBYTES_OPTIMIZERS else set()
+        return {package_of(level) for level in levels if level != "no_change"} | of_optimizer
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":

@@ -9,6 +9,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
+from dreamspace.config.run import BITSANDBYTES_OPTIMIZERS
 from dreamspace.models.parameters import ParameterGroup
 from dreamspace.training.stochastic_adamw import StochasticAdamW
 
@@ -67,7 +68,7 @@ def new_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> torch.
         from transformers.optimization import Adafactor
 
         return Adafactor(given, lr=rate, weight_decay=decay, scale_parameter=False, relative_step=False)
-    if config.optimizer in ("bnb-adamw8bit", "lion"):
+    if config.optimizer in BITSANDBYTES_OPTIMIZERS:
         try:
             from bitsandbytes.optim import AdamW8bit, Lion
         except ImportError:

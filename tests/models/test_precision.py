@@ -16,6 +16,7 @@ from tiny_runs import (
     QUICK,
     draw_photos,
     events_of,
+    hide_packages,
     tiny_config,
     train_here,
     write_run_folder,
@@ -42,6 +43,7 @@ from dreamspace.training.objective import per_sample_loss
 from dreamspace.training.proof import grey_levels_apart
 from dreamspace.training.ranks import keep_frozen_weights
 from dreamspace.training.schedule import noise_schedule
+from dreamspace.worker import SLOW_PACKAGES
 
 CPU = torch.device("cpu")
 EDGE, WIDTH = 64, 64
@@ -145,6 +147,17 @@ def test_offloaded_base_teaches_an_adapter_the_same(
         found.append((prediction.detach(), [parameter.grad for parameter in adapter.parameters]))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
     assert any(gradient.abs().sum() > 0 for gradient in found[1][1])
+
+
+@pytest.mark.parametrize("precision", LEVELS)
+@pytest.mark.parametrize("part", ["base_model", "text_encoder_1"])
+def test_configuration_names_the_slow_packages_that_a_level_imports(
+    opened: Callable[..., BaseModel], precision: Precision, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {f"{part}_precision": precision}
+    hide_packages(SLOW_PACKAGES - RunConfig(**settings).packages, monkeypatch)
+    model = opened(**settings)
+    model.load_denoiser() if part == "base_model" else model.load_text_encoders()
 
 
 @pytest.mark.parametrize("precision", LEVELS)

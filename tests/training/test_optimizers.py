@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import tiny_config
+from tiny_runs import hide_packages, tiny_config
 from torch import nn
 
 from dreamspace.config import RunConfig
@@ -22,6 +22,7 @@ from dreamspace.training.optimizers import (
     usable_weights,
 )
 from dreamspace.training.stochastic_adamw import StochasticAdamW, round_stochastically
+from dreamspace.worker import SLOW_PACKAGES
 
 NAMES = ["adamw", "adamw_bf16", "bnb-adamw8bit", "lion", "adafactor", "prodigy", "adamw_schedulefree"]
 FLAGGED = ("adamw", "adamw_bf16")
@@ -163,6 +164,14 @@ def without_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_missing_package_is_named_with_the_command_that_installs_it(name: str) -> None:
     with pytest.raises(ValueError, match=rf"optimizer '{name}' needs the package .* pip install "):
         new_optimizer(config_of(name), groups_of(new_weights()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configuration_names_the_slow_packages_that_an_optimizer_imports(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_packages(SLOW_PACKAGES - config_of(name).packages, monkeypatch)
+    new_optimizer(config_of(name), groups_of(new_weights()))
 
 
 def test_rounding_is_unbiased_and_keeps_what_bf16_can_hold() -> None:
