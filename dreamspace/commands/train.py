@@ -246,7 +246,8 @@ def _write_short_form(options: argparse.Namespace) -> None:
         num_class_images = len(list_photos(options.class_photos))
     preset = _preset(options)
     settings = options.settings or []
-    given = {"class_word": options.class_word, "num_class_images": num_class_images}
+    words = {"class_word": options.class_word, "token": options.token}
+    given = words | {"num_class_images": num_class_images}
     config = apply_settings(preset.config.model_copy(update=given), settings)
     _check_prior(options, config.num_class_images)
     if options.captions:

@@ -280,3 +280,18 @@ def test_word_of_another_run_is_not_taken_up(run_of: Callable[[str], Path]) -> N
     with pytest.raises(ValueError, match="Set token and num_token_vectors to the file's own"):
         train_here(run_dir, resume=True)
     change(run_dir / "config.json", num_token_vectors=2, max_train_steps=NUM_STEPS)
+
+
+def test_short_form_learns_a_token(
+    shell: Callable[..., tuple[int, str, str]], tiny_model: Path, tmp_path: Path
+) -> None:
+    photos = draw_photos(tmp_path / "photos", 2)
+    settings = TOKEN | {"max_train_steps": 2, "validation_disable": True, "learning_rate": 0.02}
+    settings |= {"pretrained_model_name_or_path": str(tiny_model), "train_batch_size": 1}
+    told = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    words = ["--class-word", "dog", "--token", "<sks>", "--resolution", "64", "--prior", "none"]
+    run_dir = tmp_path / "runs" / "run"
+    status, _, errors = shell("train", "--photos", photos, *words, "--run", run_dir, *told)
+    assert status == 0, errors
+    assert (run_dir / "adapter" / EMBEDS_NAME).is_file()
+    assert load_file(run_dir / "adapter" / EMBEDS_NAME)["<sks>"].shape[0] == 2
