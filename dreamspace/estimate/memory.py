@@ -84,7 +84,8 @@ def estimate_memory(
     """
     run = _Run(config, profile, device, size_px)
     parts = run.training(has_base_predictions)
-    at_rest = sum(parts[name] for name in ("weights", "adapter", "optimizer", "moving average"))
+    resting = ("weights", "text encoders", "adapter", "optimizer", "moving average")
+    at_rest = sum(parts[name] for name in resting)
     peaks: dict[StageName, float] = {
         "encoding prompts": run.text_encoders(),
         "encoding photos": run.encoding(),
@@ -111,9 +112,13 @@ def number_format(config: RunConfig) -> Format:
 
 
 def num_trained(config: RunConfig, profile: ModelProfile) -> int:
-    """How many weights a run trains; of LyCORIS, roughly."""
+    """How many weights a run trains of the denoiser; of LyCORIS, roughly."""
     if config.model_type == "full":
         return profile.parts[profile.denoiser].total
+    if config.model_type == "textual_inversion":
+        return 0
+    if config.lora_type in ("loha", "lokr"):
+        return round(profile.adapter_per_rank * config.lora_rank * LYCORIS_SHARE[config.lora_type])
     if config.lora_type == "standard":
         magnitudes = profile.adapter_outputs if config.use_dora else 0
         return profile.adapter_per_rank * config.lora_rank + magnitudes
@@ -161,6 +166,14 @@ class _Run:
         return self.config.model_type == "full"
 
     @property
+    def trains_text(self) -> bool:
+        """Whether the text encoders stay in memory, and are there once more while the result is proven.
+
+        What little is trained of them, and what they keep for it, is left out.
+        """
+        return self.config.train_text_encoder or self.config.num_token_vectors > 0
+
+    @property
     def denoiser(self) -> PartProfile:
         return self.profile.parts[self.profile.denoiser]
 
@@ -194,6 +207,7 @@ class _Run:
         gradients = trained * 4
         return {
             "weights": self.denoiser_bytes() + self.vae_bytes() + base,
+            "text encoders": self.text_encoders() if self.trains_text else 0,
             "adapter": adapter,
             "optimizer": trained * OPTIMIZER_BYTES[config.optimizer],
             "moving average": trained * 4 if averages else 0,
@@ -207,7 +221,10 @@ class _Run:
         peak = self.profile.at(
             *self.size_px,
             lambda size: size.training_bytes(
-                config.model_type, self.format, config.gradient_checkpointing, config.train_batch_size
+                "full" if self.is_full else "lora",
+                self.format,
+                config.gradient_checkpointing,
+                config.train_batch_size,
             ),
         )
         if config.base_model_precision != "no_change":
@@ -255,4 +272,5 @@ class _Run:
 
     def proving(self) -> float:
         """The saved adapter in a second base model that draws one image, which ends a run."""
-        return self.denoiser_bytes() + self._drawing(1)
+        again = self.text_encoders() if self.trains_text else 0
+        return self.denoiser_bytes() + again + self._drawing(1)

@@ -111,3 +111,22 @@ def test_the_models_have_as_many_weights_as_is_published(model: str, part: str, 
 def test_a_profile_survives_its_file() -> None:
     profile = shipped_profiles()["mini"]
     assert ModelProfile.from_json(profile.to_json()) == profile
+
+
+def test_text_encoders_that_are_trained_stay_and_are_there_twice_at_the_end() -> None:
+    plain = run(SDXL)
+    trained = plain.model_copy(update={"train_text_encoder": True})
+    profile = known_profile(plain)
+    before, after = (estimate_memory(config, profile, (1024, 1024)) for config in (plain, trained))
+    encoders = sum(profile.parts[name].total for name in profile.text_encoders) * 2 * 1.08
+    assert before.parts["text encoders"] == 0
+    assert after.parts["text encoders"] == pytest.approx(encoders, rel=0.01)
+    assert after.peaks["saving"] - before.peaks["saving"] == pytest.approx(2 * encoders, rel=0.01)
+
+
+def test_a_word_alone_trains_nothing_of_the_denoiser() -> None:
+    word = {"model_type": "textual_inversion", "num_token_vectors": 2, "token": "<sks>", "class_word": "dog"}
+    config = run(SDXL).model_copy(update=word)
+    parts = estimate_memory(config, known_profile(config), (1024, 1024)).parts
+    assert parts["adapter"] == parts["optimizer"] == parts["gradients"] == 0
+    assert parts["activations"] > 0
