@@ -104,9 +104,18 @@ def _quanto(name: str) -> Quantiser:
         parts = {name: getattr(weight, name).to(device) for name in names}  # Moved whole, it would take them.
         weight = type(weight).__tensor_unflatten__(parts, description, None, None)
         layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.register_forward_pre_hook(_contiguous)
         return layer.to(device)
 
     return quantised
+
+
+def _contiguous(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Ahead of quanto's layers: its kernel for 8 bits refuses the transposed pictures of SDXL in bf16.
+
+    Until optimum-quanto (0.2.7) makes the input of torch's `_weight_int8pack_mm` contiguous.
+    """
+    return (inputs[0].contiguous(),)
 
 
 @functools.cache
@@ -121,7 +130,7 @@ def _unpack_without_compiler() -> Any:
         return torch.cat([packed >> shift & 2**bits - 1 for shift in range(0, 8, bits)])
 
     library = torch.library.Library("quanto", "IMPL")
-    for device in ("CPU", "CUDA"):
+    for device in ("CPU", "CUDA", "MPS"):
         library.impl("unpack", unpack, device)
     return library
 

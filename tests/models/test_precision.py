@@ -35,7 +35,7 @@ from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.class_images import draw_class_images
 from dreamspace.models.family import stack_conditioning
 from dreamspace.models.generate import generate
-from dreamspace.models.precision import FrozenLinear, quantised_layers
+from dreamspace.models.precision import FrozenLinear, quantise, quantised_layers
 from dreamspace.models.prior import prior
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.run_folder import WEIGHTS_NAME
@@ -173,6 +173,17 @@ def test_text_encoder_is_quantised_and_its_embeddings_stay_near(
     expected = opened().encode_prompts(["a dog"])["a dog"]["prompt_embeds"]
     error = relative_error(found["prompt_embeds"], expected)
     assert 1e-4 < error < LEVELS[precision].max_text_error
+
+
+@pytest.mark.parametrize("precision", [level for level in LEVELS if level.endswith("quanto")])
+def test_transposed_pictures_go_through_a_quantised_layer_in_bf16(precision: Precision) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(WIDTH, WIDTH, dtype=torch.bfloat16)))
+    pictures = torch.randn(1, WIDTH, 4, 4, dtype=torch.bfloat16)
+    transposed = pictures.permute(0, 2, 3, 1).reshape(1, 16, WIDTH)  # as SDXL hands them to its `proj_in`
+    assert not transposed.is_contiguous()
+    expected = model(transposed)
+    quantise(model, precision, torch.bfloat16, CPU, CPU)
+    assert relative_error(model(transposed).float(), expected.float()) < LEVELS[precision].max_error
 
 
 @pytest.mark.parametrize("precision", LEVELS)
