@@ -1,6 +1,8 @@
 """Time and memory of our training step against a bare PyTorch loop over the same modules.
 
     python -m benchmarks.step_time             a table of ratios, both interleaved in one run
+    python -m benchmarks.step_time --family F  the same for a random model of sd1x, sdxl, sd3 or flux
+    python -m benchmarks.step_time --full-size on a GPU: SDXL in its real shape, at each precision
     python -m benchmarks.step_time --options   what each option of a training adds to a plain step
     python -m benchmarks.step_time --start-up  seconds from the `train` command to the first finished step
     python -m benchmarks.step_time --memory    peak memory of a training against the bare loop's
@@ -17,143 +19,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from dreamspace.config import RunConfig
-from dreamspace.data.geometry import GeometryRules, plan_geometry
-from dreamspace.data.masks import Mask
-from dreamspace.data.plan import PlannedDataset, StepPlan
-from dreamspace.data.samples import Sample
+from benchmarks.full_size import print_full_size
+from benchmarks.random_models import FAMILIES, full_size_sdxl, mini, random_sd1x, seeded
+from benchmarks.steps import allocated_by, bare_step, clock_of, interleaved, mebibytes, our_step
 from dreamspace.jobs.events import EventWriter
-from dreamspace.mini.parts import noise_schedule as mini_noise
 from dreamspace.mini.subjects import write_photos
-from dreamspace.models.base import open_model
-from dreamspace.models.lora import Lora
-from dreamspace.models.sd1x import StableDiffusion
-from dreamspace.training.loop import TrainingStep
-from dreamspace.training.loss_log import LossLog
-from dreamspace.training.optimizers import new_optimizer
-from dreamspace.training.preparation import TrainingSet
-from dreamspace.training.schedule import noise_schedule
-from dreamspace.training.setup import new_ema
 
-FAMILY = StableDiffusion()
-Step = Callable[[int], None]
-NUM_PHOTOS = 6
-RANK = 16
-
-
-def mini_unet() -> UNet2DConditionModel:
-    return open_model(RunConfig(), Path("unused"), torch.device("cpu")).load_denoiser()
-
-
-def random_unet() -> UNet2DConditionModel:
-    """35 M random parameters in Stable Diffusion 1.5's shape."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=32,
-        block_out_channels=(64, 128, 256, 256),
-        layers_per_block=2,
-        cross_attention_dim=256,
-        attention_head_dim=8,
-    )
-    return unet.requires_grad_(False)
-
-
-def new_lora(unet: UNet2DConditionModel) -> Lora:
-    return Lora(unet.train(), FAMILY, RunConfig(lora_rank=RANK))
-
-
-def random_set(config: RunConfig, edge: int, width: int, regularised: float, has_masks: bool) -> TrainingSet:
-    """Random latents and conditioning; `regularised` is the share of rows with the base model's target."""
-    geometry = plan_geometry(edge * 8, edge * 8, GeometryRules(edge * 8, "pixel"), multiple_px=8)
-    mask = Mask(Path("mask.png"), "mask") if has_masks else None
-    targets = {0.0: [None], 0.5: [None, "base"], 1.0: ["base"]}[regularised]
-    return TrainingSet(
-        samples=[
-            [Sample(Path(f"{i}.png"), str(i), ("prompt",), geometry, target, mask) for i in range(NUM_PHOTOS)]
-            for target in targets
-        ],
-        latents=[list(torch.randn(NUM_PHOTOS, 4, edge, edge)) for _ in targets],
-        masks=[[torch.rand(edge, edge) if has_masks else None for _ in range(NUM_PHOTOS)] for _ in targets],
-        plan=StepPlan(
-            [PlannedDataset(str(target), (geometry.size,) * NUM_PHOTOS, 100) for target in targets],
-            seed=0,
-            step_rows=config.train_batch_size,
-        ),
-        conditioning={"prompt": {"prompt_embeds": torch.randn(77, width)}},
-    )
-
-
-def our_step(
-    unet: UNet2DConditionModel,
-    batch_size: int,
-    edge: int,
-    events: EventWriter,
-    regularised: float = 0.0,
-    has_masks: bool = False,
-    **settings: Any,
-) -> Step:
-    """Our step as the `train` job runs it, on random latents; the loss log included."""
-    config = RunConfig(train_batch_size=batch_size, **settings)
-    adapter = new_lora(unet)
-    step = TrainingStep(
-        config,
-        FAMILY,
-        noise_schedule(DDPMScheduler(**mini_noise())),
-        unet,
-        adapter,
-        new_optimizer(config, adapter.parameter_groups),
-        random_set(config, edge, unet.config.cross_attention_dim, regularised, has_masks),
-        Accelerator(cpu=True),
-        new_ema(config, adapter),
-    )
-    log = LossLog(events, 0, 10**9)
-    return lambda index: log.add(step(index, 1e-4))
-
-
-def bare_step(unet: UNet2DConditionModel, batch_size: int, edge: int) -> Step:
-    """Noise, forward, backward, AdamW over cached latents and embeddings: nothing else."""
-    optimizer = torch.optim.AdamW(new_lora(unet).parameters, lr=1e-4, fused=True)
-    latents = torch.randn(batch_size, 4, edge, edge)
-    embeds = torch.randn(batch_size, 77, unet.config.cross_attention_dim)
-    scheduler = DDPMScheduler(**mini_noise())
-
-    def step(_: int) -> None:
-        noise = torch.randn_like(latents)
-        timesteps = torch.randint(1000, (batch_size,))
-        prediction = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, embeds).sample
-        torch.nn.functional.mse_loss(prediction, noise).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def interleaved(
-    steps: list[Step], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> list[list[float]]:
-    """Seconds of each in every round, taken in turns, after three rounds of warm-up."""
-    times: list[list[float]] = [[] for _ in steps]
-    for index in range(rounds + 3):
-        order = range(len(steps)) if index % 2 else reversed(range(len(steps)))
-        for which in order:
-            started = clock()
-            steps[which](index)
-            times[which].append(clock() - started)
-    return [taken[3:] for taken in times]
+CPU = torch.device("cpu")
 
 
 def print_ratios(rounds: int) -> None:
     print("| model | latents | batch | bare loop (s) | ours (s) | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, build in (("mini", mini_unet), ("random SD, 35 M", random_unet)):
+    for name, build in (("mini", mini), ("random SD, 35 M", lambda: seeded(random_sd1x, CPU))):
         for edge in (16, 32):
             for batch_size in (1, 4):
                 with tempfile.TemporaryDirectory() as folder:
@@ -164,6 +48,36 @@ def print_ratios(rounds: int) -> None:
                 print(f"| {name} | {row} |", flush=True)
                 del ours, bare
                 gc.collect()
+
+
+def print_family(name: str, rounds: int) -> None:
+    """A family's step against the bare loop's: CPU-seconds on one core, or seconds and memory of a GPU.
+
+    CPU-seconds are what other work on the machine disturbs least. Ratios are medians over the rounds of the
+    ratio of neighbours in time.
+    """
+    torch.set_num_threads(1)
+    accelerator = Accelerator()
+    device = accelerator.device
+    print(f"| {name}, latents | batch | bare loop (s) | ours (s) | ratio | allocated, bare / ours (MiB) |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for edge in (16, 32):
+        for batch_size in (1, 4):
+            with tempfile.TemporaryDirectory() as folder:
+                events = EventWriter(Path(folder))
+                bare = bare_step(seeded(FAMILIES[name], device), batch_size, edge, device)
+                floor_bytes = allocated_by(bare, device)
+                ours = our_step(
+                    seeded(FAMILIES[name], device), batch_size, edge, events, accelerator=accelerator
+                )
+                our_bytes = allocated_by(ours, device)
+                floor, mine = interleaved([bare, ours], rounds, clock_of(device))
+            ratio = statistics.median(our / other for our, other in zip(mine, floor, strict=True))
+            row = f"{edge} x {edge} | {batch_size} | {statistics.median(floor):.4f} | "
+            row += f"{statistics.median(mine):.4f} | {ratio:.3f} | {mebibytes(floor_bytes)} / "
+            print(f"| {row}{mebibytes(our_bytes)} |", flush=True)
+            del ours, bare
+            gc.collect()
 
 
 ROLLOUT = {"scheduled_sampling_max_step_offset": 10, "scheduled_sampling_probability": 1.0}
@@ -198,7 +112,7 @@ def print_options(rounds: int) -> None:
     for name, settings in OPTIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             steps = [
-                our_step(mini_unet(), 4, 16, EventWriter(Path(folder)), **chosen) for chosen in ({}, settings)
+                our_step(mini(), 4, 16, EventWriter(Path(folder)), **chosen) for chosen in ({}, settings)
             ]
             plain, ours = interleaved(steps, rounds, time.process_time)
         ratio = statistics.median(mine / other for mine, other in zip(ours, plain, strict=True))
@@ -232,11 +146,11 @@ def print_start_up() -> None:
 
 
 MEASURED_LOOP = """
-import resource, sys, torch
-sys.path.insert(0, "benchmarks")
-from step_time import bare_step, mini_unet
+import resource
+from benchmarks.random_models import mini
+from benchmarks.steps import bare_step
 imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step = bare_step(mini_unet(), 2, 16)
+step = bare_step(mini(), 2, 16)
 for index in range(20):
     step(index)
 print(imported, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -284,12 +198,20 @@ if __name__ == "__main__":
     parser.add_argument("--start-up", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--options", action="store_true")
+    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--full-size", action="store_true")
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
     if options.start_up:
         print_start_up()
     elif options.memory:
         print_memory()
+    elif options.family:
+        print_family(options.family, options.rounds)
+    elif options.full_size:
+        if not torch.cuda.is_available():
+            parser.error("--full-size needs a CUDA GPU of 24 GB or more, and this machine has none.")
+        print_full_size(full_size_sdxl)
     elif options.options:
         print_options(options.rounds)
     else:
