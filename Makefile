@@ -21,7 +21,7 @@ $(VENV)/.ready: requirements.lock.txt requirements-dev.txt
 test: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The exact versions that make, CI and the Dockerfile install, from the ranges in requirements*.txt.
 lock:
