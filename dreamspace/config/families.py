@@ -77,3 +77,35 @@ def flavour_model(family: FamilyName, flavour: str | None) -> str:
             "a model by pretrained_model_name_or_path."
         )
     return flavours[flavour]
+
+
+FEW_STEP_WARNING = (
+    "This base model was distilled to draw in a few steps. A plain adapter unlearns that bit by bit: images "
+    "then need more steps, and look soft with few."
+)
+
+_SAME_LAYERS = "which has the same layers; or keep to few steps, a low rank and a low learning rate."
+
+DISTILLED_ADVICE: dict[FamilyName, str] = {
+    "flux": f"Train on FLUX.1-dev, and use the adapter on schnell, {_SAME_LAYERS}",
+    "flux2": "Train on FLUX.2-klein-base of the same size, and use the adapter on this model, "
+    f"{_SAME_LAYERS}",
+    "z_image": f"Train on Z-Image, and use the adapter on Z-Image-Turbo, {_SAME_LAYERS} Other trainers put a "
+    "training adapter beneath, such as ostris/zimage_turbo_training_adapter, and leave it out of the images; "
+    "this one does not yet.",
+}
+"""What a family has against it: by the families that have models which were distilled."""
+
+_DISTILLED: dict[FamilyName, tuple[str, ...]] = {
+    "flux": ("schnell",),
+    "flux2": ("klein-4b", "klein-9b"),
+    "z_image": ("turbo",),
+}
+
+
+def distilled_advice(model: str) -> str | None:
+    """What to do about a model that draws in a few steps, by its Hub id; None for any other."""
+    for family, flavours in _DISTILLED.items():
+        if model in [FLAVOURS[family][flavour] for flavour in flavours]:
+            return DISTILLED_ADVICE[family]
+    return None

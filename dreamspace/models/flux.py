@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor, nn
 
+from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.models.family import JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
@@ -17,11 +18,6 @@ PATCH_SIZE = 2
 
 SAMPLE_SIZE = 128
 """The edge in latents of what the pipeline draws unless it is told otherwise."""
-
-SCHNELL_ADVICE = (
-    "Train on FLUX.1-dev, and use the adapter on schnell, which has the same layers; or keep to few steps, a "
-    "low rank and a low learning rate."
-)
 
 
 def family(settings: ModelSettings, folder: Path) -> "Flux":
@@ -49,7 +45,7 @@ class Flux:
 
     def __init__(self, has_guidance: bool) -> None:
         self.has_guidance = has_guidance
-        self.distilled_advice = None if has_guidance else SCHNELL_ADVICE
+        self.distilled_advice = None if has_guidance else DISTILLED_ADVICE["flux"]
         # What each was trained with. The two have their text encoders in common, but not what these make.
         self.max_prompt_tokens = 512 if has_guidance else 256
         self.prompt_variant = f"{self.max_prompt_tokens} tokens"

@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from torch import Tensor, nn
 
+from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
@@ -21,11 +22,6 @@ SAMPLE_SIZE = 128
 
 MAX_PROMPT_TOKENS = 512
 """To which the pipeline fills up every prompt."""
-
-DISTILLED_ADVICE = (
-    "Train on FLUX.2-klein-base of the same size, and use the adapter on this model, which has the same "
-    "layers; or keep to few steps, a low rank and a low learning rate."
-)
 
 
 def family(settings: ModelSettings, folder: Path) -> "Flux2Klein":
@@ -58,7 +54,7 @@ class Flux2Klein:
             *("linear_in", "linear_out", "to_qkv_mlp_proj"),
             *(f"single_transformer_blocks.{layer}.attn.to_out" for layer in range(num_single_layers)),
         )
-        self.distilled_advice = DISTILLED_ADVICE if is_distilled else None
+        self.distilled_advice = DISTILLED_ADVICE["flux2"] if is_distilled else None
 
     def multiple_px(self, folder: Path) -> int:
         return vae_multiple_px(folder) * PATCH_SIZE

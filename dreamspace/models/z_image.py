@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline
 from torch import Tensor, nn
 
+from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
@@ -24,12 +25,6 @@ PATCH_SIZE = 2
 
 TURBO_SHIFT = 3.0
 """Of the scheduler of Z-Image-Turbo; that of Z-Image shifts by 6."""
-
-DISTILLED_ADVICE = (
-    "Train on Z-Image, and use the adapter on Z-Image-Turbo, which has the same layers; or keep to few "
-    "steps, a low rank and a low learning rate. Other trainers put a training adapter beneath, such as "
-    "ostris/zimage_turbo_training_adapter, and leave it out of the images; this one does not yet."
-)
 
 
 def family(settings: ModelSettings, folder: Path) -> "ZImage":
@@ -60,7 +55,7 @@ class ZImage:
     )
 
     def __init__(self, is_distilled: bool) -> None:
-        self.distilled_advice = DISTILLED_ADVICE if is_distilled else None
+        self.distilled_advice = DISTILLED_ADVICE["z_image"] if is_distilled else None
 
     def multiple_px(self, folder: Path) -> int:
         return vae_multiple_px(folder) * PATCH_SIZE

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
+from dreamspace.config.families import FEW_STEP_WARNING
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
@@ -32,11 +33,6 @@ from dreamspace.training.ranks import consume_requests, distributed, new_acceler
 from dreamspace.training.saving import TrainingState, Weights
 from dreamspace.training.setup import check_run, load_trainable, new_ema, prepared
 from dreamspace.training.validation import Validator
-
-FEW_STEP_WARNING = (
-    "This base model was distilled to draw in a few steps. A plain adapter unlearns that bit by bit: images "
-    "then need more steps, and look soft with few."
-)
 
 
 def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:

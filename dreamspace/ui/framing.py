@@ -12,6 +12,9 @@ from dreamspace.data.geometry import GeometryRules, LeftOut, PhotoGeometry, plan
 CELL_PX = 8
 """The edge of a latent cell in px of the training picture, as every family of ours has it."""
 
+SIZES_PX = range(64, 2049, 64)
+"""The sizes of training pictures that the app offers; the shell takes any."""
+
 
 @dataclass(frozen=True)
 class Framing:

@@ -44,6 +44,7 @@ Action = Callable[..., Any]
 class _Panel:
     component: gr.components.Component
     update: Callable[[Page], Any]
+    follows_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class _Link:
     action: Action
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component]
-    fills_form: bool
+    fills: str
     busy: gr.components.Component | None
     only_last: bool
 
@@ -105,9 +106,19 @@ class Guide:
         """Let a component's properties follow the page; `update` returns `gr.update(...)`."""
         self._panels.append(_Panel(component, update))
 
-    def form(self, component: gr.components.Component, value: Callable[[Page], Any]) -> None:
-        """Fill a field when another run or subject is opened, and leave it to the visitor from then on."""
-        self._form.append(_Panel(component, value))
+    def form(
+        self,
+        component: gr.components.Component,
+        value: Callable[[Page], Any],
+        *,
+        follows_size: bool = False,
+    ) -> None:
+        """Fill a field when another run or subject is opened, and leave it to the visitor from then on.
+
+        Args:
+            follows_size: whether it counts pixels of the training picture, and is filled anew with its size.
+        """
+        self._form.append(_Panel(component, value, follows_size))
 
     def link(
         self,
@@ -117,6 +128,7 @@ class Guide:
         outputs: Sequence[gr.components.Component] = (),
         *,
         fills_form: bool = False,
+        fills_sizes: bool = False,
         busy: gr.components.Component | None = None,
         only_last: bool = False,
     ) -> None:
@@ -124,11 +136,13 @@ class Guide:
 
         Args:
             fills_form: whether the fields are filled anew where it leads to another run or subject.
+            fills_sizes: whether those that follow the size are where it leads to another.
             busy: the component that shows that the action is at work.
             only_last: of events that come while the action is at work, whether the last follows it, as for a
                 slider; else none does.
         """
-        self._links.append(_Link(listener, action, inputs, outputs, fills_form, busy, only_last))
+        fills = "form" if fills_form else "sizes" if fills_sizes else ""
+        self._links.append(_Link(listener, action, inputs, outputs, fills, busy, only_last))
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
@@ -154,29 +168,33 @@ class Guide:
         for link in self._links:
             shown = {"show_progress": "full", "show_progress_on": link.busy} if link.busy is not None else {}
             link.listener(
-                self._handler(link.action, link.fills_form),
+                self._handler(link.action, link.fills),
                 [address, *link.inputs],
-                [address, *link.outputs, *(fields if link.fills_form else ())],
+                [address, *link.outputs, *(field.component for field in self._filled(link.fills))],
                 trigger_mode="always_last" if link.only_last else "once",
                 **{**QUIET, "queue": True, **shown},
             ).success(**show)
 
-    def _handler(self, action: Action, fills_form: bool = False) -> Callable[..., Any]:
+    def _filled(self, fills: str) -> list[_Panel]:
+        """The fields that an action may fill anew."""
+        return [field for field in self._form if fills == "form" or (fills and field.follows_size)]
+
+    def _handler(self, action: Action, fills: str = "") -> Callable[..., Any]:
         """The function that Gradio calls for an action; it looks at the types of its parameters."""
         wants_progress = "progress" in inspect.signature(action).parameters
 
         def handle(address: str, event: gr.EventData, *values: Any) -> Any:
-            return self._run(action, fills_form, address, event, values)
+            return self._run(action, fills, address, event, values)
 
         def handle_slowly(address: str, event: gr.EventData, *values: Any, progress=gr.Progress()) -> Any:  # noqa: B008
-            return self._run(action, fills_form, address, event, values, progress=progress)
+            return self._run(action, fills, address, event, values, progress=progress)
 
         return handle_slowly if wants_progress else handle
 
     def _run(
         self,
         action: Action,
-        fills_form: bool,
+        fills: str,
         address: str,
         event: gr.EventData,
         values: Sequence[Any],
@@ -191,10 +209,11 @@ class Guide:
             message = html.escape(str(error), quote=False)
             raise gr.Error(message, duration=ERROR_SECONDS, print_exception=False) from None
         view, *outputs = (result,) if isinstance(result, View) else result
-        if fills_form:
-            is_elsewhere = (view.run_id, view.subject_id) != (page.view.run_id, page.view.subject_id)
-            there = self.page(view.address)
-            outputs += [field.update(there) if is_elsewhere else gr.skip() for field in self._form]
+        is_elsewhere = (view.run_id, view.subject_id) != (page.view.run_id, page.view.subject_id)
+        is_resized = _size_choice(view) != _size_choice(page.view)
+        there = self.page(view.address) if fills else page
+        is_stale = is_resized if fills == "sizes" else is_elsewhere
+        outputs += [panel.update(there) if is_stale else gr.skip() for panel in self._filled(fills)]
         return (view.address, *outputs) if outputs else view.address
 
     def _changes(self, page: Page, digests: str) -> Any:
@@ -216,6 +235,11 @@ class Guide:
                 gr.skip() if a == b else update for update, a, b in zip(updates, old, new, strict=True)
             ]
         return *updates, " ".join(new)
+
+
+def _size_choice(view: View) -> tuple[str, str, int | None]:
+    """What a view says of the size of the training pictures."""
+    return view.preset, view.model, view.resolution
 
 
 def _is_live(page: Page) -> bool:

@@ -41,7 +41,7 @@ def _build_steps(guide: Guide, is_local: bool) -> gr.Walkthrough:
             masks_step.build(guide, class_word)
         with gr.Step("Prior", id=2):
             prior = prior_step.build(guide)
-        with gr.Step("Settings", id=3):
+        with gr.Step("Model and precision", id=3):
             settings_step.build(guide, class_word, token, prior)
         with gr.Step("Train", id=4):
             train_step.build(guide)

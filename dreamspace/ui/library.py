@@ -1,5 +1,6 @@
 """What the workspace holds for the page: runs, drafts, and jobs."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -58,6 +59,11 @@ class Run:
         return subject_prompt(self.config, list(self.datasets))
 
     @property
+    def resolution(self) -> int:
+        """The edge of the square pictures that it trains on, or that are as large as these, in px."""
+        return edge_px(subject_dataset(list(self.datasets)))
+
+    @property
     def photos_dir(self) -> Path:
         """The folder of the subject's photos."""
         return subject_dataset(list(self.datasets)).instance_data_dir
@@ -68,6 +74,12 @@ class Run:
         if photos_dir.name != "photos" or photos_dir.parent.parent != workspace.subjects:
             return None
         return photos_dir.parent if photos_dir.is_dir() else None
+
+
+def edge_px(dataset: DatasetConfig) -> int:
+    """The edge of the square pictures that a dataset is trained at, or that are as large as these, in px."""
+    is_area = dataset.resolution_type == "area"
+    return round(math.sqrt(dataset.resolution * 1e6) / 64) * 64 if is_area else round(dataset.resolution)
 
 
 # These are kept without a bound: a page asks for all of them at each tick.

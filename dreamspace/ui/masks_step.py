@@ -1,5 +1,6 @@
 """Step 2: which part of each photo is the subject."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.config import class_prompt, list_presets, load_preset
+from dreamspace.config import class_prompt, load_preset
 from dreamspace.data.mask_shaping import MaskShaping
 from dreamspace.jobs.launcher import stop
 from dreamspace.ui.changes import choose_for, editable
@@ -15,7 +16,7 @@ from dreamspace.ui.framing import CELL_PX
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.masks import save_painting
 from dreamspace.ui.media import mask_url
-from dreamspace.ui.new_training import preset_of, start_job
+from dreamspace.ui.new_training import DEFAULT_PRESET, shown_resolution, start_job
 from dreamspace.ui.overview import percent
 from dreamspace.ui.page import Page, View, render, thumbnail_url
 from dreamspace.ui.subject import Subject
@@ -25,7 +26,7 @@ _EDITOR = (Path(__file__).parent / "editor.js").read_text(encoding="utf-8")
 
 def build(guide: Guide, class_word: gr.Textbox) -> None:
     """Build the step; the class word comes from step 1."""
-    largest_px = load_preset(list_presets()[0]).resolution // 8
+    largest_px = load_preset(DEFAULT_PRESET).resolution // 8
     guide.html(lambda page: render("masks_intro.html"))
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=4, min_width=280):
@@ -59,8 +60,8 @@ def build(guide: Guide, class_word: gr.Textbox) -> None:
     guide.follow(find, _find_button)
     guide.follow(use, _use_box)
     guide.follow(shaping, lambda page: gr.update(visible=_num_masks(page) > 0))
-    guide.form(grow, lambda page: round(_chosen(page).grow * preset_of(page).resolution))
-    guide.form(feather, lambda page: round(_chosen(page).feather * preset_of(page).resolution))
+    for component in (grow, feather):
+        guide.form(component, _in_px(component.elem_id), follows_size=True)
     guide.form(invert, lambda page: _chosen(page).invert)
     guide.link(find.click, _find, [class_word], busy=state)
     guide.link(state.mask_again, _find_again, [class_word], busy=state)
@@ -76,6 +77,18 @@ def build(guide: Guide, class_word: gr.Textbox) -> None:
 def _chosen(page: Page) -> Subject:
     """The subject whose choices the fields show; without one, the defaults."""
     return page.subject or Subject(Path())
+
+
+def _in_px(name: str) -> Callable[[Page], dict[str, Any]]:
+    """A slider of pixels of the training picture, for what is kept as a share of it."""
+
+    def shown(page: Page) -> dict[str, Any]:
+        resolution, share = shown_resolution(page), asdict(_chosen(page))[name]
+        largest = resolution // 8
+        smallest = -largest if name == "grow" else 0
+        return gr.update(value=round(share * resolution), minimum=smallest, maximum=largest)
+
+    return shown
 
 
 def _num_masks(page: Page) -> int:
@@ -148,7 +161,7 @@ def _use(page: Page, clicked: dict[str, Any], use_masks: bool) -> View:
 def _shape(page: Page, clicked: dict[str, Any], grow_px: float, feather_px: float, invert: bool) -> View:
     if page.subject is None:
         return page.view
-    resolution = preset_of(page).resolution
+    resolution = shown_resolution(page)
     choices = {
         "grow": grow_px / resolution,
         "feather": max(0, feather_px) / resolution,
@@ -207,7 +220,7 @@ def _by_number(page: Page, text: str) -> str:
 
 def _wall(page: Page) -> Markup:
     """The photos with their masks laid over them."""
-    subject, resolution = page.subject, preset_of(page).resolution
+    subject, resolution = page.subject, shown_resolution(page)
     tiles = []
     for photo in page.photos:
         has_mask = subject.raw_mask(photo) is not None

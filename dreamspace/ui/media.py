@@ -12,7 +12,6 @@ from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
-from dreamspace.config import list_presets, load_preset
 from dreamspace.data.geometry import LeftOut
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import Event
@@ -20,7 +19,7 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
-from dreamspace.ui.framing import framing
+from dreamspace.ui.framing import SIZES_PX, framing
 from dreamspace.ui.masks import (
     PREVIEW_PX,
     draw_cells,
@@ -142,7 +141,7 @@ def _masks_and_priors(workspace: Workspace) -> APIRouter:
     """The routes of masks and class images."""
     router = APIRouter()
     # Each size that is served is kept on the disk, so only those that the page asks for are.
-    resolutions = {0, *(load_preset(name).resolution for name in list_presets())}
+    resolutions = {0, *SIZES_PX}
 
     @router.get("/media/masks/{subject_id}/{photo_id}/{view}")
     def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> FileResponse:

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,18 +16,34 @@ from dreamspace.config import (
     list_presets,
     load_preset,
 )
+from dreamspace.config.families import FLAVOURS
 from dreamspace.data.captions import fill_captions
+from dreamspace.data.photos import photo_files
 from dreamspace.jobs.launcher import submit
 from dreamspace.jobs.new_run import NEW_SCENES, prior_folder, write_run
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui.changes import rename
+from dreamspace.ui.framing import SIZES_PX
 from dreamspace.ui.masks import write_masks
+from dreamspace.ui.model_words import NATIVE_PX
 from dreamspace.ui.page import Page
 from dreamspace.ui.settings_form import changed_config
 from dreamspace.ui.subject import Subject
 
 MIN_FREE_BYTES = 500_000_000
+
+DEFAULT_PRESET = "mini"
+
+LARGE = RunConfig(
+    mixed_precision="bf16",
+    gradient_checkpointing=True,
+    train_batch_size=1,
+    max_train_steps=800,
+    validation_step_interval=200,
+    checkpoint_step_interval=200,
+)
+"""What a model begins with for which there is no preset."""
 
 PRIORS_WITH_IMAGES = ("base", "noise")
 
@@ -37,6 +54,7 @@ class Form:
 
     Attributes:
         class_prompts: what class images show, one a line; empty makes one of the class word.
+        resolution: edge of the training pictures in px.
     """
 
     class_word: str
@@ -46,6 +64,7 @@ class Form:
     prior: Prior
     num_class_images: float | None
     class_prompts: str
+    resolution: float | None
     experts: dict[str, Any]
 
     def config(self) -> RunConfig:
@@ -59,6 +78,21 @@ class Form:
         num_class_images = self.num_class_images if self.needs_class_images else 0
         values = {**self.experts, "max_train_steps": self.num_steps, "num_class_images": num_class_images}
         return changed_config(load_preset(self.preset).config, values)
+
+    @property
+    def resolution_px(self) -> int:
+        """The edge of the training pictures.
+
+        Raises:
+            ValueError: if it cannot be trained at.
+        """
+        size = int(self.resolution or 0)
+        if size not in SIZES_PX:
+            raise ValueError(
+                f"The picture size must be a multiple of {SIZES_PX.step} px, from {SIZES_PX[0]} to "
+                f"{SIZES_PX[-1]}, got {size}. Choose one near what the model was made for."
+            )
+        return size
 
     @property
     def needs_class_images(self) -> bool:
@@ -97,7 +131,7 @@ def start_run(workspace: Workspace, subject: Subject, form: Form) -> Path:
     class_word, token = form.class_word.strip(), form.token.strip()
     class_prompt(class_word)
     refuse_tokens(f"{class_word}\n{token}", "The words for the subject")  # they name the run's folder, too
-    config = form.config()
+    config, resolution = form.config(), form.resolution_px
     check_base_model(config.pretrained_model_name_or_path)
     check_disk(workspace)
     check_masks(subject)
@@ -111,7 +145,7 @@ def start_run(workspace: Workspace, subject: Subject, form: Form) -> Path:
     try:
         write_run(
             run_dir,
-            replace(preset, config=config),
+            replace(preset, config=config, resolution=resolution),
             subject.photos_dir,
             class_word=class_word,
             token=token or None,
@@ -127,6 +161,13 @@ def start_run(workspace: Workspace, subject: Subject, form: Form) -> Path:
         shutil.rmtree(run_dir)
         raise
     return run_dir
+
+
+def class_images(page: Page, form: Form) -> list[Path]:
+    """The class images that are there already, in the order in which they are taken."""
+    if not form.class_word.strip() or not form.needs_class_images:
+        return []
+    return photo_files(form.prior_dir(page.workspace))
 
 
 def check_masks(subject: Subject) -> None:
@@ -176,10 +217,9 @@ def check_base_model(name: str) -> None:
     """Refuse a base model that is a path: what a browser says must not open folders of this machine.
 
     Raises:
-        ValueError: unless it is a preset's, or a Hub id that is no folder here.
+        ValueError: unless it is the embedded one, or a Hub id that is no folder here.
     """
-    presets = {load_preset(preset).config.pretrained_model_name_or_path for preset in list_presets()}
-    if name not in presets and (not is_hub_id(name) or Path(name).exists()):
+    if name != "mini" and (not is_hub_id(name) or Path(name).exists()):
         raise ValueError(
             f"In the app the base model is 'mini' or a Hub id such as 'owner/name', got '{name}'. A folder "
             "can be named on the command line, by --set pretrained_model_name_or_path=FOLDER."
@@ -209,17 +249,63 @@ def made_prompts(config: RunConfig) -> list[str] | None:
 
 
 def shown_config(page: Page) -> RunConfig:
-    """What the form is filled with: the run's settings, else the first preset's."""
-    if page.run is None:
-        return load_preset(list_presets()[0]).config
+    """What the form is filled with: the chosen preset's settings, else the run's, else the usual preset's."""
+    if page.run is None or page.view.preset:
+        return with_model(preset_of(page).config, page.view.model)
     config = page.run.config
     # Prompts that were made from the words are left empty, so that they are made anew from other words.
     is_made = config.validation_prompts == made_prompts(config)
     return config.model_copy(update={"validation_prompts": []}) if is_made else config
 
 
+def shown_resolution(page: Page) -> int:
+    """The edge of the training pictures, in px, that all steps show."""
+    if page.view.resolution in SIZES_PX:
+        return page.view.resolution
+    if page.run is not None and not page.view.preset:
+        return page.run.resolution
+    return native_resolution(page.view.model) or preset_of(page).resolution
+
+
+@cache
+def all_presets() -> dict[str, Preset]:
+    """The presets by name; they come with Dreamspace, and do not change while it runs."""
+    return {name: load_preset(name) for name in list_presets()}
+
+
 def preset_of(page: Page) -> Preset:
-    """The preset that a run most likely came from: the first with its base model."""
-    presets = [load_preset(name) for name in list_presets()]
-    model = shown_config(page).pretrained_model_name_or_path
-    return next((p for p in presets if p.config.pretrained_model_name_or_path == model), presets[0])
+    """The preset that was chosen, or that a run most likely came from: the first with its base model."""
+    presets = all_presets()
+    if page.view.preset in presets:
+        return presets[page.view.preset]
+    usual = presets[DEFAULT_PRESET]
+    model = page.run.config.pretrained_model_name_or_path if page.run else ""
+    of_model = (p for p in presets.values() if p.config.pretrained_model_name_or_path == model)
+    return next(of_model, usual)
+
+
+def native_resolution(model: str) -> int | None:
+    """The size in px that a model was made for, by its family and flavour; None for a preset's own."""
+    family, _, flavour = model.partition("/")
+    if flavour not in FLAVOURS.get(family, {}):
+        return None
+    return NATIVE_PX.get(model, NATIVE_PX.get(family, 1024))
+
+
+def with_model(config: RunConfig, model: str) -> RunConfig:
+    """A configuration with a model in place of its own.
+
+    Args:
+        model: "sdxl/base-1.0", a family and a flavour; its own stays where there is no such model.
+    """
+    family, _, flavour = model.partition("/")
+    if flavour not in FLAVOURS.get(family, {}):
+        return config
+    if config.pretrained_model_name_or_path == "mini":
+        config = LARGE  # what mini learns with, no large model does
+    changes = {
+        "model_family": family,
+        "model_flavour": flavour,
+        "pretrained_model_name_or_path": FLAVOURS[family][flavour],
+    }
+    return config.model_copy(update=changes)

@@ -19,7 +19,7 @@ _LABELS = {
     "photos": "Photos",
     "masks": "Masks",
     "prior": "Prior",
-    "settings": "Settings",
+    "settings": "Model",
     "train": "Train",
     "result": "Result",
     "publish": "Publish",

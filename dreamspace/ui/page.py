@@ -46,7 +46,9 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 2880 else f"{round(minutes / 1440)} days"
 
 
 def size(num_bytes: float) -> str:
@@ -58,34 +60,57 @@ def size(num_bytes: float) -> str:
     return f"{two_digits(num_bytes / 1000)} GB"
 
 
+def money(dollars: float) -> str:
+    """A price, such as "$0.04" or "$12"."""
+    return "under $0.01" if dollars < 0.005 else f"${dollars:.2f}" if dollars < 10 else f"${dollars:.0f}"
+
+
 def thumbnail_url(photo: Path, width_px: int = 320) -> str:
     """The address of a small copy of a subject's photo."""
     return picture_url(photo.parents[1], f"photos/{photo.name}", width_px=width_px)
 
 
-_TEMPLATES.filters |= {"duration": duration, "size": size, "thumbnail_url": thumbnail_url}
+_TEMPLATES.filters |= {
+    "duration": duration,
+    "size": size,
+    "digits": two_digits,
+    "money": money,
+    "thumbnail_url": thumbnail_url,
+}
 _TEMPLATES.globals |= {"event_picture_url": event_picture_url}
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a visitor is: the query of the page's address, as in `?run=sks-dog-1a2b3c&step=train`."""
+    """Where a visitor is: the query of the page's address, as in `?run=sks-dog-1a2b3c&step=train`.
+
+    Attributes:
+        preset: that was chosen for the next training; "" takes the run's settings, else the usual preset.
+        model: a model that was chosen in its place, by family and flavour: "sdxl/base-1.0".
+        resolution: edge of the training pictures in px; None takes the preset's, model's or run's.
+    """
 
     run_id: str = ""
     subject_id: str = ""
     step: str = "photos"
     checkpoint: int | None = None
+    preset: str = ""
+    model: str = ""
+    resolution: int | None = None
 
     @classmethod
     def parse(cls, address: str) -> "View":
         """The view of an address; what it cannot say is left at its default."""
         query = {name: values[-1] for name, values in parse_qs(address.lstrip("?")).items()}
-        step, checkpoint = query.get("step", ""), query.get("checkpoint", "")
+        step = query.get("step", "")
         return cls(
             run_id=query.get("run", ""),
             subject_id=query.get("subject", ""),
             step=step if step in STEPS else "photos",
-            checkpoint=int(checkpoint) if checkpoint.isdecimal() else None,
+            checkpoint=_number(query.get("checkpoint", "")),
+            preset=query.get("preset", ""),
+            model=query.get("model", ""),
+            resolution=_number(query.get("resolution", "")),
         )
 
     @property
@@ -96,8 +121,19 @@ class View:
             "subject": self.subject_id,
             "step": self.step,
             "checkpoint": self.checkpoint,
+            "preset": self.preset,
+            "model": self.model,
+            "resolution": self.resolution,
         }
         return urlencode({name: value for name, value in names.items() if value})
+
+    def of_subject(self, subject_id: str) -> "View":
+        """The same place with other photos, which no run has learned from; what was chosen stays chosen."""
+        return replace(self, run_id="", subject_id=subject_id, checkpoint=None)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 class Page:
@@ -135,7 +171,13 @@ class Page:
     def at(self, subject: Subject) -> View:
         """The same step with this subject, which is a new one where a run learns from the former."""
         is_same = self.subject is not None and subject.dir == self.subject.dir
-        return self.view if is_same else View(subject_id=subject.dir.name, step=self.view.step)
+        return self.view if is_same else self.with_photos(subject.dir)
+
+    def with_photos(self, subject_dir: Path) -> View:
+        """The same step with other photos, while the fields stay as they are."""
+        view = self.view.of_subject(subject_dir.name)
+        is_of_run = self.run is not None and not view.preset
+        return replace(view, resolution=view.resolution or self.run.resolution) if is_of_run else view
 
     def history(self, job_dir: Path) -> History:
         """The events of a job."""

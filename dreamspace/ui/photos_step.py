@@ -23,7 +23,7 @@ from dreamspace.ui.changes import (
 from dreamspace.ui.framing import framing
 from dreamspace.ui.guide import QUIET, Guide
 from dreamspace.ui.media import subject_url
-from dreamspace.ui.new_training import preset_of
+from dreamspace.ui.new_training import shown_resolution
 from dreamspace.ui.page import Page, View, render
 
 FEW_PHOTOS = 4
@@ -115,7 +115,7 @@ def _samples(page: Page) -> Markup:
 
 
 def _wall(page: Page) -> Markup:
-    resolution = preset_of(page).resolution
+    resolution = shown_resolution(page)
     captions = page.subject.captions() if page.subject else {}
     photos = [
         {
@@ -156,7 +156,7 @@ def _add(
         )
     finally:
         forget_uploads(paths)
-    view = page.view if subject_dir is None else View(subject_id=subject_dir.name)
+    view = page.view if subject_dir is None else page.with_photos(subject_dir)
     return view, None, report_of(report)
 
 
@@ -180,7 +180,7 @@ def report_of(report: ImportReport) -> str:
 
 
 def _choose(page: Page, clicked: dict[str, Any]) -> View:
-    return View(subject_id=choose_sample(page.workspace, clicked.get("name", "")).name)
+    return page.view.of_subject(choose_sample(page.workspace, clicked.get("name", "")).name)
 
 
 def _remove(page: Page, clicked: dict[str, Any]) -> View:

@@ -1,21 +1,10 @@
 """What the step of the prior shows: the choices, what they mean, and the class images."""
 
-from pathlib import Path
-
-from dreamspace.config import Prior, load_preset
-from dreamspace.data.photos import photo_files
-from dreamspace.estimate.hardware import this_machine
-from dreamspace.estimate.profiles import known_profile
-from dreamspace.estimate.speed import (
-    PastRun,
-    TimeEstimate,
-    estimate_time,
-    expected_speed,
-    measured_seconds_per_row,
-    prior_share,
-)
+from dreamspace.config import Prior
+from dreamspace.estimate.speed import prior_share
+from dreamspace.ui.forecast import expected
 from dreamspace.ui.media import class_image_url, class_url, event_picture_url, is_picture
-from dreamspace.ui.new_training import Form, shown_config
+from dreamspace.ui.new_training import Form, class_images, shown_config
 from dreamspace.ui.overview import percent
 from dreamspace.ui.page import Page, render
 
@@ -66,32 +55,6 @@ def effect_panel(page: Page, form: Form) -> str:
             estimate=found,
         )
     )
-
-
-def class_images(page: Page, form: Form) -> list[Path]:
-    """The class images that are there already, in the order in which they are taken."""
-    if not form.class_word.strip() or not form.needs_class_images:
-        return []
-    return photo_files(form.prior_dir(page.workspace))
-
-
-def expected(page: Page, form: Form) -> TimeEstimate | None:
-    """How long the run of this form takes here; None where nothing is known; ValueError if it is wrong."""
-    config = form.config()
-    histories = [(run, page.history(run.dir)) for run in page.runs]
-    past = [PastRun(run.config, run.datasets, past.progress, past.mixture) for run, past in histories]
-    edge = load_preset(form.preset).resolution
-    speed = expected_speed(
-        config,
-        known_profile(config),
-        (edge, edge),
-        this_machine(),
-        measured_seconds_per_row(past, config),
-    )
-    if speed is None:
-        return None
-    share = prior_share(form.prior, len(page.photos), config.num_class_images)
-    return estimate_time(config, form.prior, share, speed, len(class_images(page, form)))
 
 
 def images_panel(page: Page, form: Form) -> str:

@@ -9,16 +9,24 @@ import gradio as gr
 from gradio.components import Component
 from markupsafe import Markup
 
-from dreamspace.config import class_prompt, list_presets, load_preset, prior_of
+from dreamspace.config import class_prompt, load_preset, prior_of
 from dreamspace.data.photos import import_photos
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.new_run import writable_folder
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.ui.guide import QUIET, Guide
-from dreamspace.ui.new_training import Form, check_base_model, check_disk, shown_config, start_job
+from dreamspace.ui.new_training import (
+    DEFAULT_PRESET,
+    Form,
+    check_base_model,
+    check_disk,
+    class_images,
+    shown_config,
+    start_job,
+)
 from dreamspace.ui.page import Page, View, render
 from dreamspace.ui.photos_step import forget_uploads, report_of
-from dreamspace.ui.prior_panels import PRIORS, class_images, effect_panel, images_panel
+from dreamspace.ui.prior_panels import PRIORS, effect_panel, images_panel
 from dreamspace.ui.settings_form import build_field, shown_value
 
 CLASS_IMAGES = 24
@@ -57,7 +65,7 @@ class PriorStep:
 def build(guide: Guide) -> PriorStep:
     """Build the step; `wire` connects it, once the fields of the other steps are there."""
     guide.html(lambda page: render("prior_intro.html"))
-    config = load_preset(list_presets()[0]).config
+    config = load_preset(DEFAULT_PRESET).config
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=7, min_width=300):
             cards = guide.html(None, events=("choose_prior",), elem_id="prior-cards")
@@ -85,7 +93,7 @@ def build(guide: Guide) -> PriorStep:
             effect = guide.html(None, elem_id="prior-effect")
             images = guide.html(None, events=("stop_prior",), elem_id="prior-images")
             go_on = gr.Button(
-                "Continue to settings", variant="primary", elem_id="to-settings", elem_classes="ds-next"
+                "Continue to the model", variant="primary", elem_id="to-settings", elem_classes="ds-next"
             )
     # What lies on the disk changes; a panel of its own says so to what follows from the fields.
     news = gr.Textbox(visible="hidden")

@@ -1,5 +1,6 @@
 """The expert settings: a field for each setting of `RunConfig`, with the setting's own sentence as help."""
 
+import json
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,11 +68,17 @@ def build_field(name: str, config: RunConfig) -> gr.components.Component:
 
 def shown_value(name: str, config: RunConfig) -> Any:
     """The value of a setting as its component shows it."""
-    value = getattr(config, name)
+    return as_shown(getattr(config, name))
+
+
+def as_shown(value: Any) -> Any:
+    """A setting's value as a component shows it."""
     if isinstance(value, list):
         return "\n".join(value)
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_defaults=True, indent=2)
+    if isinstance(value, dict):
+        return json.dumps(value, indent=2)
     return "" if value is None else value
 
 

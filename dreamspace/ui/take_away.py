@@ -25,6 +25,7 @@ TITLES: dict[ExportFormat, tuple[str, str]] = {
     "lycoris": ("LyCORIS", "One file, for programs that load LyCORIS weights."),
     "merged": ("The whole model", "A folder in diffusers' layout with the training merged in, as a zip."),
 }
+TOKEN_TITLE = ("The learned token", "One small file, for diffusers and what else loads such tokens.")
 FULL_TITLE = (
     "The trained weights",
     "One file with all weights of the denoiser, without the rest of the model.",
@@ -77,7 +78,8 @@ def download_panel(page: Page, step: int) -> Markup:
     weights = [found for found in _all_weights(page, step) if found.file(run) is not None]
     rows = []
     for name in formats(run.config) if weights else ():
-        title, text = FULL_TITLE if kind == "full" and name == "diffusers" else TITLES[name]
+        own = {"full": FULL_TITLE, "token": TOKEN_TITLE} if name == "diffusers" else {}
+        title, text = own.get(kind, TITLES[name])
         is_merged = name == "merged"
         rows.append(
             {

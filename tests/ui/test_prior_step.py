@@ -32,7 +32,7 @@ from tests.ui.recorded import record_run
 
 EXPERTS = [*(name for names in expert_settings().values() for name in names), "prior_loss_weight"]
 EXPERT_VALUES = {name: shown_value(name, load_preset("mini").config) for name in EXPERTS}
-FORM = Form("dog", "sks", "mini", 400, "base", 24, "", EXPERT_VALUES)
+FORM = Form("dog", "sks", "mini", 400, "base", 24, "", 128, EXPERT_VALUES)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_the_images_of_the_folder_are_shown(look: Callable[[], Page], workspace:
             "image-free",
             ["800 are your photos under the class word: 1 to 1", "adds about 9 s", "2 times the steps"],
         ),
-        ("noise", ["800 are class images: 1 to 1", "adds about 17 s : 24 images to draw."]),
+        ("noise", ["800 are class images: 1 to 1", "adds about 16 s : 24 images to draw."]),
         ("base", ["adds about 25 s : 24 images to draw and the base model's own predictions."]),
     ],
 )

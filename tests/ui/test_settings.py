@@ -13,8 +13,9 @@ from dreamspace.data.captions import captions_of
 from dreamspace.data.masks import find_mask
 from dreamspace.jobs.new_run import prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import new_training, settings_step
+from dreamspace.ui import choices_panels, new_training
 from dreamspace.ui.changes import caption_photo, choose_for, choose_sample
+from dreamspace.ui.choices_panels import rollout_settings
 from dreamspace.ui.history import Histories
 from dreamspace.ui.new_training import Form, made_prompts, start_job, start_run
 from dreamspace.ui.page import Page, View
@@ -28,7 +29,6 @@ from dreamspace.ui.settings_form import (
     label_of,
     shown_value,
 )
-from dreamspace.ui.settings_step import rollout_settings
 from dreamspace.ui.subject import Subject
 from tests.ui.recorded import mask_sample
 
@@ -38,7 +38,7 @@ EXPERTS = [name for names in expert_settings().values() for name in names]
 
 def form(**changes: object) -> Form:
     experts = {name: shown_value(name, MINI) for name in EXPERTS}
-    values = Form("dog", "sks", "mini", 20, "none", 24, "", experts)
+    values = Form("dog", "sks", "mini", 20, "none", 24, "", 128, experts)
     return replace(values, **changes)
 
 
@@ -70,7 +70,7 @@ def test_settings_stand_under_the_title_of_their_section() -> None:
     groups = expert_settings()
     assert "masked_background_weight" in groups["Loss"]
     assert "scheduled_sampling_order" in groups["Rollout (scheduled sampling)"]
-    assert list(groups)[:3] == ["Model", "Adapter", "Learning"]
+    assert list(groups)[:2] == ["Model", "Adapter"]
 
 
 def test_the_form_gives_back_what_it_was_filled_with() -> None:
@@ -260,8 +260,8 @@ def test_without_masks_of_all_photos_a_run_with_masks_does_not_start(
 def test_what_is_legal_and_hardly_meant_is_said_before_the_start(workspace: Workspace) -> None:
     page = Page(workspace, Histories(), View(subject_id=biscuit(workspace).dir.name, step="settings"))
     experts = {name: shown_value(name, MINI) for name in EXPERTS}
-    assert "has no warm-up" not in settings_step._plan(page, form(experts=experts))
-    plan = settings_step._plan(page, form(experts={**experts, "lr_warmup_steps": 10}))
+    assert "has no warm-up" not in choices_panels._plan(page, form(experts=experts))
+    plan = choices_panels._plan(page, form(experts={**experts, "lr_warmup_steps": 10}))
     assert (
         "lr_warmup_steps: lr_scheduler 'constant' has no warm-up: use 'constant_with_warmup'."
         in html.unescape(plan)
