@@ -84,7 +84,8 @@ def _device() -> list[Finding]:
         "    kind, capability = 'cuda', (p.major, p.minor)\n"
         "    text = f'{p.name}, {memory}: trains large models'\n"
         "elif torch.backends.mps.is_available():\n"
-        "    kind, text = 'mps', 'Apple GPU (MPS): trains mini and small models'\n"
+        "    kind, text = 'mps', 'Apple GPU (MPS): trains small models in fp32 and bf16; '\n"
+        "    text += 'not in fp16, not with bnb-adamw8bit and lion'\n"
         "print(json.dumps([kind, capability, text]))\n"
     )
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)

@@ -38,6 +38,8 @@ def unsupported(precision: Precision, device: str, capability: tuple[int, int] |
         device: "cuda", "cpu" or "mps".
         capability: the compute capability of a CUDA device, such as (8, 6).
     """
+    if device == "mps" and not precision.endswith("quanto"):
+        return "is not for Apple's MPS, where quanto's levels of whole numbers are"
     if not precision.startswith("fp8") or device == "cpu":
         return None
     if capability is None:
@@ -46,3 +48,9 @@ def unsupported(precision: Precision, device: str, capability: tuple[int, int] |
         needed, found = (".".join(map(str, version)) for version in (FP8_CAPABILITY, capability))
         return f"needs a GPU of compute capability {needed} or newer, and this one has {found}"
     return None
+
+
+def alternative(precision: Precision, device: str) -> str:
+    """The level that is nearest to one that a device cannot do."""
+    whole_numbers = precision.replace("fp8", "int8").replace("nf4", "int4")
+    return f"{whole_numbers.partition('-')[0]}-quanto" if device == "mps" else whole_numbers

@@ -195,7 +195,7 @@ class RunConfig(
         return self
 
     @model_validator(mode="after")
-    def _check_offloading(self) -> "RunConfig":
+    def _check_memory(self) -> "RunConfig":
         if self.enable_group_offload and self.model_type == "full":
             raise ValueError(
                 "enable_group_offload is for weights that stay as they are, and model_type 'full' trains "
@@ -205,6 +205,14 @@ class RunConfig(
             raise ValueError(
                 "enable_group_offload needs gradient_checkpointing: without it, all weights stay on the GPU "
                 "until the backward pass has used them. Set gradient_checkpointing to true."
+            )
+        if self.dynamo_backend != "no" and (
+            self.gradient_checkpointing or self.base_model_precision != "no_change"
+        ):
+            raise ValueError(
+                f"dynamo_backend '{self.dynamo_backend}' compiles the denoiser whole, without "
+                "gradient_checkpointing and at base_model_precision 'no_change'. Set these so, or "
+                "dynamo_backend to 'no'."
             )
         return self
 

@@ -192,6 +192,11 @@ class OptimizerSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, slower steps."
     )
+    dynamo_backend: Literal["no", "eager", "aot_eager", "inductor"] = Field(
+        "no",
+        description="Compile the denoiser by torch.compile: 'inductor' makes long runs faster after minutes "
+        "of compiling, the others are for finding errors; 'no' compiles nothing.",
+    )
     enable_group_offload: bool = Field(
         False,
         description="Keep the frozen weights below an adapter in the CPU's memory and bring them to the GPU "

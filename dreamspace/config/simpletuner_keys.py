@@ -22,6 +22,7 @@ SHARED_RUN_KEYS = frozenset(
         "checkpoints_total_limit",
         "data_aesthetic_score",
         "data_backend_sampling",
+        "dynamo_backend",
         "ema_decay",
         "ema_device",
         "ema_update_interval",
@@ -154,7 +155,7 @@ IGNORED_RUN_KEYS = _table({
         vae_cache_scan_behaviour vae_dtype vae_enable_patch_conv vae_enable_slicing
         vae_enable_temporal_roll vae_enable_tiling write_batch_size""",
     "It saves memory or time, and Dreamspace has no such switch; the training stays the same.": """
-        accelerator_cache_clear_interval attention_mechanism disable_tf32 dynamo_backend dynamo_dynamic
+        accelerator_cache_clear_interval attention_mechanism disable_tf32 dynamo_dynamic
         dynamo_fullgraph dynamo_mode dynamo_use_regional_compilation enable_chunked_feed_forward
         feed_forward_chunk_size fully_unload_text_encoder fuse_optimizer
         fuse_qkv_projections fused_qkv_projections gradient_checkpointing_backend

@@ -15,9 +15,10 @@ from torch import nn
 
 from dreamspace.config import RunConfig
 from dreamspace.config.families import FamilyName
-from dreamspace.config.precision import Precision, unsupported
+from dreamspace.config.precision import Precision, alternative, unsupported
 from dreamspace.data.cache import TensorCache, cache_prompts
 from dreamspace.models import PIPELINES, load_family
+from dreamspace.models.device import best_device
 from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
 from dreamspace.models.offloading import offload_blocks
 from dreamspace.models.precision import quantise
@@ -245,11 +246,6 @@ class BaseModel:
             raise damaged_model(f"The model in {self.folder} ({parts})", error) from error
 
 
-def best_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def open_model(
     config: RunConfig,
     cache: Path,
@@ -302,7 +298,7 @@ def _precisions(config: RunConfig, family: Family, device: torch.device) -> dict
     for key, precision in quantised.values():
         reason = unsupported(precision, device.type, capability)
         if reason is not None:
-            other = precision.replace("fp8", "int8")
+            other = alternative(precision, device.type)
             raise ValueError(f"{key} '{precision}' {reason}. Set it to '{other}' or 'no_change'.")
     return {part: precision for part, (_, precision) in quantised.items()}
 

@@ -7,8 +7,8 @@ from dreamspace.data.captions import caption_file, write_caption
 from dreamspace.data.photos import list_photos, read_photo
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.base import best_device
 from dreamspace.models.captioner import Captioner
+from dreamspace.models.device import best_device
 
 
 def caption(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
+from dreamspace.models.device import sent
 from dreamspace.models.family import JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
 
@@ -95,7 +96,7 @@ class Flux:
             pooled_projections=conditioning["pooled_prompt_embeds"],
             encoder_hidden_states=embeds,
             txt_ids=torch.zeros(embeds.shape[1], 3, device=device, dtype=dtype),
-            img_ids=positions.to(device, non_blocking=True),
+            img_ids=sent(positions, device),
             return_dict=False,
         )[0]
         # Told the size in latents, where the pipeline's function takes pixels and their factor.

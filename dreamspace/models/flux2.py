@@ -11,6 +11,7 @@ from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
+from dreamspace.models.device import sent
 from dreamspace.models.family import Conditioning, vae_multiple_px
 from dreamspace.models.source import INDEX_FILE, part_config
 
@@ -89,8 +90,8 @@ class Flux2Klein:
             encoder_hidden_states=embeds,
             timestep=timesteps,
             guidance=None,
-            img_ids=Flux2KleinPipeline._prepare_latent_ids(noisy_latents).to(device, non_blocking=True),
-            txt_ids=Flux2KleinPipeline._prepare_text_ids(embeds).to(device, non_blocking=True),
+            img_ids=sent(Flux2KleinPipeline._prepare_latent_ids(noisy_latents), device),
+            txt_ids=sent(Flux2KleinPipeline._prepare_text_ids(embeds), device),
             return_dict=False,
         )[0]
         return output.transpose(1, 2).reshape(noisy_latents.shape)

@@ -14,7 +14,7 @@ from dreamspace.data.photos import PhotoError, list_photos, read_photo
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.base import best_device
+from dreamspace.models.device import best_device
 from dreamspace.models.segmentation import best_available, open_segmenter
 from dreamspace.suggest import nearest
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from dreamspace.models.device import sent
+
 
 def offload_blocks(denoiser: nn.Module, device: torch.device) -> None:
     """Let the frozen weights of a denoiser's blocks rest on the CPU, and put all its others on the device.
@@ -84,8 +86,8 @@ class _Visit:
 
 
 def _on(weight: Tensor, device: torch.device) -> Tensor:
-    """A frozen copy of a weight on the device; the host does not wait for it."""
-    return _changed(weight, lambda part: part.to(device, non_blocking=True, copy=True))
+    """A frozen copy of a weight on the device."""
+    return _changed(weight, lambda part: sent(part, device, copy=True))
 
 
 def _resting(weight: Tensor, device: torch.device) -> Tensor:

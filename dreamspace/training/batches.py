@@ -9,6 +9,7 @@ from torch import Tensor
 from dreamspace.config import RunConfig
 from dreamspace.data.plan import Row, mix_seed
 from dreamspace.data.samples import Sample
+from dreamspace.models.device import sent
 from dreamspace.models.family import Conditioning, Family, num_trained_timesteps, stack_conditioning
 from dreamspace.training.masked_loss import is_black
 from dreamspace.training.objective import class_row_weight
@@ -69,7 +70,7 @@ class Batch:
         """The same batch with its tensors on a device."""
 
         def there(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+            return sent(tensor, device)
 
         return replace(
             self,

@@ -33,7 +33,8 @@ class MovingAverage:
         self.parameters, self.decay = parameters, decay
         self.update_interval, self.warmup_steps = update_interval, warmup_steps
         self.weights = [parameter.detach().to(device, torch.float32, copy=True) for parameter in parameters]
-        is_elsewhere = self.weights[0].device.type != parameters[0].device.type
+        # Other devices than NVIDIA's are waited for.
+        is_elsewhere = parameters[0].is_cuda and not self.weights[0].is_cuda
         self._copies = [_landing_place(parameter) for parameter in parameters] if is_elsewhere else None
         self._flag = _landing_place(torch.tensor(True, device=parameters[0].device))
         self._pending: tuple[float, torch.cuda.Event] | None = None
@@ -51,7 +52,9 @@ class MovingAverage:
             return
         share = 1.0 if step <= self.warmup_steps else 1 - self.decay
         if self._copies is None:
-            self._add([parameter.detach() for parameter in self.parameters], share, is_finite)
+            there = self.weights[0].device
+            weights = [parameter.detach().to(there) for parameter in self.parameters]
+            self._add(weights, share, is_finite.to(there))
             return
         self.flush()
         for copy, source in zip([*self._copies, self._flag], [*self.parameters, is_finite], strict=True):

@@ -13,6 +13,7 @@ from dreamspace.config import RunConfig
 from dreamspace.data.plan import mix_seed
 from dreamspace.data.samples import Sample
 from dreamspace.models.adapters import Adapter
+from dreamspace.models.device import sent
 from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.text import TextEncoders
 from dreamspace.training.batches import Batch, Batches
@@ -170,7 +171,7 @@ class TrainingStep:
         return self.family.predict(denoiser, noisy_latents, times, conditioning)
 
     def _index(self, rows: list[int]) -> Tensor:
-        return torch.tensor(rows).to(self.accelerator.device, non_blocking=True)
+        return sent(torch.tensor(rows), self.accelerator.device)
 
     def _rolled_out(self, batch: Batch, noisy_latents: Tensor, told: Conditioning) -> tuple[Tensor, Tensor]:
         """Noisy latents and the noise in them, after the rollouts of the batch.

@@ -17,12 +17,20 @@ LION_BETAS = (0.9, 0.99)
 """Those of Lion's paper (arXiv:2302.06675): its second one is not the decay of a squared gradient."""
 
 
-def check_optimizer(config: RunConfig) -> None:
+def check_optimizer(config: RunConfig, device: str) -> None:
     """Refuse settings that an optimizer cannot work with, before anything is loaded.
+
+    Args:
+        device: "cuda", "cpu" or "mps".
 
     Raises:
         ValueError: with what to set instead.
     """
+    if device == "mps" and config.optimizer in BITSANDBYTES_OPTIMIZERS:
+        raise ValueError(
+            f"optimizer '{config.optimizer}' is of bitsandbytes, which does not run on Apple's MPS. Set it "
+            "to 'adamw', or to 'adafactor' or 'adamw_bf16' to save memory."
+        )
     if finds_learning_rate(config) and config.learning_rate < 0.1:
         raise ValueError(
             "Prodigy finds the learning rate itself and multiplies it by learning_rate, which must be about "
@@ -61,7 +69,8 @@ def new_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> torch.
         "weight_decay": decay,
     }
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(given, **adam, fused=True)
+        # Not on MPS, whose fused step does not know the flag that skips it.
+        return torch.optim.AdamW(given, **adam, fused=is_fused(groups[0].parameters[0].device.type))
     if config.optimizer == "adamw_bf16":
         return StochasticAdamW(given, **adam)
     if config.optimizer == "adafactor":
@@ -94,6 +103,11 @@ def new_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> torch.
     return optimizer
 
 
+def is_fused(device: str) -> bool:
+    """Whether AdamW takes its step in one kernel on a device."""
+    return device != "mps"
+
+
 def _missing(name: str, package: str) -> ValueError:
     return ValueError(f"optimizer '{name}' needs the package {package}. Install it: pip install {package}.")
 
@@ -110,7 +124,8 @@ def skip_if_not_finite(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> N
         is_finite: 0-d bool, whether the norm of all gradients is. If it is not, clipping has left zeros and
             NaN in them.
     """
-    if isinstance(optimizer, torch.optim.AdamW | StochasticAdamW):
+    is_fused_adamw = isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["fused"]
+    if is_fused_adamw or isinstance(optimizer, StochasticAdamW):
         optimizer.found_inf = (~is_finite).float()
         return
     for group in optimizer.param_groups:

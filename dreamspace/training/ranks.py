@@ -25,7 +25,7 @@ def new_accelerator(config: RunConfig) -> Accelerator:
     """
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError(
-            "mixed_precision 'fp16' needs a GPU, and this machine has none. Set it to 'no' or 'bf16'."
+            "mixed_precision 'fp16' needs an NVIDIA GPU, and this machine has none. Set it to 'no' or 'bf16'."
         )
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # Without a GPU, accelerate joins ranks only if it is told to use the CPU; else each would train alone.

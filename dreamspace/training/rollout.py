@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dreamspace.config.rollout import rollout_probability
 from dreamspace.config.sections import RolloutSettings
+from dreamspace.models.device import sent
 from dreamspace.training.objective import per_row, predicted_latents
 from dreamspace.training.schedule import NoiseSchedule
 from dreamspace.training.solvers import Factors, Solver, corrector, predictor
@@ -74,7 +75,7 @@ class RollOut:
         self.order = 1 if solver == "euler" else order
         # On the host, where the factors are computed, so that no step of a rollout waits for the device.
         self._alphas, self._sigmas = (
-            table.double().cpu().numpy() for table in (schedule.alphas, schedule.sigmas)
+            table.cpu().double().numpy() for table in (schedule.alphas, schedule.sigmas)
         )
 
     def __call__(self, predict: PredictRows, latents: Tensor, rollouts: list[Rollout]) -> Tensor:
@@ -114,7 +115,7 @@ class RollOut:
 
     def _clean(self, predict: PredictRows, latents: Tensor, at: np.ndarray) -> Tensor:
         """The clean latents that the model sees in its rows."""
-        timesteps = torch.from_numpy(at).to(latents.device, non_blocking=True)
+        timesteps = sent(torch.from_numpy(at), latents.device)
         prediction = predict(latents, timesteps, len(at)).float()
         levels = self.schedule.alphas[timesteps], self.schedule.sigmas[timesteps]
         return predicted_latents(prediction, latents, *levels, self.schedule.prediction_type)
@@ -122,7 +123,7 @@ class RollOut:
 
 def _combined(factors: Factors, latents: list[Tensor]) -> Tensor:
     """The sum of latents, each times the factor of its row."""
-    weights = torch.from_numpy(factors).float().to(latents[0].device, non_blocking=True)
+    weights = sent(torch.from_numpy(factors).float(), latents[0].device)
     total = per_row(weights[0]) * latents[0]
     for weight, term in zip(weights[1:], latents[1:], strict=True):
         total = torch.addcmul(total, per_row(weight), term)

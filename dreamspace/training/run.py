@@ -70,6 +70,8 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     resumes = bool(arguments.get("resume") and resumable_checkpoints(job_dir))
     denoiser, adapter = load_trainable(config, model, not resumes, text)
     vae = model.load_vae(model.denoiser_dtype)
+    if vae is not None:
+        vae.to("cpu")  # It is needed while images are drawn, beside the denoiser; see `Validator.images`.
     prompts = validation_prompts(config, datasets)
     validator = Validator(
         config,

@@ -37,7 +37,7 @@ def check_run(
     Raises:
         ValueError: if settings do not fit the model, the optimizer or each other, or files are missing.
     """
-    check_optimizer(config)
+    check_optimizer(config, model.device.type)
     check_text(config, model)
     schedule = noise_schedule(model.noise_scheduler(), config.rescale_betas_zero_snr)
     uses_reflexflow(config, schedule)
@@ -92,6 +92,8 @@ def load_trainable(
         adapter.load(Path(config.init_lora))
     if config.gradient_checkpointing:
         adapter.denoiser.enable_gradient_checkpointing()
+    if config.dynamo_backend != "no":
+        adapter.denoiser.compile(backend=config.dynamo_backend)  # In place, so that all names stay.
     return adapter.denoiser.train(), adapter
 
 

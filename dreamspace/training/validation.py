@@ -1,10 +1,12 @@
 """Validation images: the same prompts and seeds at every checkpoint, coming into focus as they are drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -17,6 +19,18 @@ from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.models.text import TextEncoders
 from dreamspace.run_folder import step_name
 from dreamspace.training.saving import Weights
+
+
+@contextmanager
+def on_device(module: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Have a module, if there is one, on the device, and afterwards on the CPU again."""
+    if module is not None:
+        module.to(device)
+    try:
+        yield
+    finally:
+        if module is not None:
+            module.to("cpu")
 
 
 @dataclass
@@ -91,17 +105,19 @@ class Validator:
                 )
 
     def images(self, prompts: list[str], on_preview: PreviewSink | None = None) -> list[Image.Image]:
-        """Draw images of these prompts, all from the same seed."""
+        """Draw images of these prompts, all from the same seed; only then is the VAE on the device."""
         negative = self.config.validation_negative_prompt
-        told = {} if self.text is None else self.text.rows([*prompts, negative])
-        rows = {prompt: self.conditioning[prompt] | told.get(prompt, {}) for prompt in [*prompts, negative]}
-        return sample_images(
-            self.family,
-            self.pipeline,
-            [rows[prompt] for prompt in prompts],
-            rows[negative],
-            [self.seed] * len(prompts),
-            self.settings,
-            self.tiny_vae,
-            on_preview,
-        )
+        # Around the encoding of prompts too: pipelines tell their device by the VAE.
+        with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
+            told = {} if self.text is None else self.text.rows([*prompts, negative])
+            rows = {each: self.conditioning[each] | told.get(each, {}) for each in [*prompts, negative]}
+            return sample_images(
+                self.family,
+                self.pipeline,
+                [rows[prompt] for prompt in prompts],
+                rows[negative],
+                [self.seed] * len(prompts),
+                self.settings,
+                self.tiny_vae,
+                on_preview,
+            )

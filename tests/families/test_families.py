@@ -227,6 +227,31 @@ def test_adapter_learns_the_same_above_offloaded_blocks(opened: Opened) -> None:
     assert next(adapter.denoiser.parameters()) not in inside, "by which pipelines tell the device"
 
 
+def test_attention_is_torchs_own(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all layers that attend by a softmax; half of Sana's are linear in their length."""
+    model, sdpa = opened.model, torch.nn.functional.scaled_dot_product_attention
+    calls: list[torch.Size] = []
+
+    def watched(query: Tensor, *arguments, **options) -> Tensor:
+        calls.append(query.shape)
+        return sdpa(query, *arguments, **options)
+
+    def by_hand(*arguments, **options) -> Tensor:
+        pytest.fail("a softmax outside of scaled_dot_product_attention")
+
+    pixels = torch.rand(1, 3, opened.edge, opened.edge) * 2 - 1
+    latents = model.family.encode_image(model.load_vae(), pixels)
+    conditioning = stack_conditioning([row_conditioning(opened, latents[0])])
+    times = noise_schedule(model.noise_scheduler()).model_timesteps(torch.tensor([500]))
+    denoiser = model.load_denoiser()
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(Tensor, "softmax", by_hand)
+    monkeypatch.setattr(torch.nn.functional, "softmax", by_hand)
+    with torch.no_grad():
+        model.family.predict(denoiser, latents, times, conditioning)
+    assert calls
+
+
 def test_encoding_inverts_the_scale_of_the_stock_pipelines_decoding(opened: Opened) -> None:
     if opened.model.family.vae_part is None:
         pytest.skip("a model of pixels has no autoencoder")

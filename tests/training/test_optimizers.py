@@ -142,12 +142,12 @@ def test_prodigy_has_one_learning_rate() -> None:
 )
 def test_settings_that_an_optimizer_cannot_use_are_refused(settings: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        check_optimizer(config_of(**settings))
+        check_optimizer(config_of(**settings), "cpu")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_optimizers_are_accepted_as_they_are_meant(name: str) -> None:
-    check_optimizer(config_of(name))
+    check_optimizer(config_of(name), "cpu")
 
 
 @pytest.fixture

@@ -458,7 +458,7 @@ def test_bf16_trains_and_its_adapter_proves_itself(tiny_model: Path, photos: Pat
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can do fp16")
 def test_fp16_without_a_gpu_is_refused(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     write_run_folder(tmp_path, tiny_model, photos, **QUICK | {"mixed_precision": "fp16"})
-    with pytest.raises(ValueError, match="'fp16' needs a GPU, and this machine has none"):
+    with pytest.raises(ValueError, match="'fp16' needs an NVIDIA GPU, and this machine has none"):
         train_here(tmp_path)
 
 

@@ -1,0 +1,24 @@
+"""The device that computes, and how tensors come to it."""
+
+import torch
+from torch import Tensor
+
+
+def best_device() -> torch.device:
+    """NVIDIA's GPU where there is one, else Apple's, else the CPU; as accelerate chooses."""
+    return torch.device(device_type(torch.cuda.is_available(), torch.backends.mps.is_available()))
+
+
+def device_type(has_cuda: bool, has_mps: bool) -> str:
+    """Which of the devices that are there computes."""
+    return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+
+
+def sent(tensor: Tensor, device: torch.device, copy: bool = False) -> Tensor:
+    """A tensor of the host on a device; where the device keeps order by itself, the host does not wait."""
+    return tensor.to(device, non_blocking=runs_ahead(device.type), copy=copy)
+
+
+def runs_ahead(device: str) -> bool:
+    """Whether the host may go on while a tensor is on its way: MPS may read it after it is gone."""
+    return device == "cuda"
