@@ -197,9 +197,7 @@ def _rest(draft: Draft) -> None:
                 "SimpleTuner drops a false and keeps its default; false is written here, 0 says it there."
             )
             draft.say("trap", key, message)
-    if is_true(given.get("enable_group_offload")) and "gradient_checkpointing" not in given:
-        message = "absent: SimpleTuner's default true is written, which enable_group_offload needs."
-        draft.write("gradient_checkpointing", True, message)
+    _memory(draft)
     if draft.take("data_backend_config") is not None:
         draft.say("ignored", "data_backend_config", "the second file that is given is read in its place.")
     if given.get("quantize_via") == "pipeline":
@@ -207,6 +205,25 @@ def _rest(draft: Draft) -> None:
         message = "'pipeline' is unknown here: weights are quantised on the GPU, layer by layer."
         draft.say("differs", "quantize_via", message)
     draft.take_rest(RunConfig.model_fields, IGNORED_RUN_KEYS)
+
+
+def _memory(draft: Draft) -> None:
+    """What saves memory or time, and is combined with less here than there."""
+    given = draft.given
+    if is_true(given.get("enable_group_offload")) and given.get("model_type") == "full":
+        draft.take("enable_group_offload")
+        draft.say(
+            "ignored", "enable_group_offload", "it is for adapters here: a whole model is not offloaded."
+        )
+    is_whole = given.get("base_model_precision", "no_change") == "no_change"
+    checkpoints = is_true(given.get("gradient_checkpointing")) or is_true(given.get("enable_group_offload"))
+    if "dynamo_backend" in given and (checkpoints or not is_whole):
+        draft.take("dynamo_backend")
+        message = "it is for a whole base without gradient checkpointing here: nothing is compiled."
+        draft.say("ignored", "dynamo_backend", message)
+    if is_true(given.get("enable_group_offload")) and "gradient_checkpointing" not in given:
+        message = "absent: SimpleTuner's default true is written, which enable_group_offload needs."
+        draft.write("gradient_checkpointing", True, message)
 
 
 def _defaults(draft: Draft) -> None:

@@ -282,6 +282,8 @@ def test_absent_keys_take_simpletuners_defaults_unless_unfit(tmp_path: Path) -> 
         ({"seed": 0}, "seed", "trap", "takes 0 for a new seed in each run"),
         ({"gradient_checkpointing": False}, "gradient_checkpointing", "trap", "drops a false"),
         ({"enable_group_offload": True}, "gradient_checkpointing", "differs", "enable_group_offload needs"),
+        ({"enable_group_offload": True, "model_type": "full"}, "enable_group_offload", "ignored", "adapters"),
+        ({"dynamo_backend": "inductor", "gradient_checkpointing": 1}, "dynamo_backend", "ignored", "nothing"),
         ({"evaluation_type": "clip"}, "evaluation_type", "trap", "only the last image of each prompt"),
         ({"noise_offset": 0.1}, "noise_offset", "trap", "does nothing in SimpleTuner without offset_noise"),
         ({"optimizer": "optimi-lion"}, "optimizer", "differs", "own adam_beta2 0.99, adam_weight"),
