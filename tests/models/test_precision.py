@@ -549,8 +549,8 @@ def test_fp8_needs_a_gpu_that_has_it() -> None:
 
 def test_level_that_the_device_cannot_do_is_refused_before_it_is_loaded(base: Path, tmp_path: Path) -> None:
     sentence = (
-        r"^text_encoder_1_precision 'fp8-torchao' has 8-bit floating point numbers, which this device has "
-        r"not\. Set it to 'int8-torchao' or 'no_change'\.$"
+        r"^text_encoder_1_precision 'fp8-torchao' is not for Apple's MPS, where quanto's levels of whole "
+        r"numbers are\. Set it to 'int8-quanto' or 'no_change'\.$"
     )
     with pytest.raises(ValueError, match=sentence):
         open_model(tiny_config(base, text_encoder_1_precision="fp8-torchao"), tmp_path, torch.device("mps"))
