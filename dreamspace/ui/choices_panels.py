@@ -14,8 +14,10 @@ from dreamspace.ui.forecast import Forecaster, capability, expected, forecaster,
 from dreamspace.ui.framing import SIZES_PX
 from dreamspace.ui.model_words import model_title
 from dreamspace.ui.new_training import (
+    DEFAULT_PRESET,
     Form,
     all_presets,
+    gpu_gb,
     native_resolution,
     shown_config,
     shown_resolution,
@@ -33,6 +35,9 @@ from dreamspace.ui.prior_panels import PRIORS
 
 TABLES = ("presets", "models", "adapters", "precisions")
 """The tables in the order in which `describe` makes them; names of elements of the page."""
+
+RENTED_GB = 24
+"""The GPU whose preset is taken where this machine has none that fits: what is rented most."""
 
 FEW_PHOTOS = 10
 """Below this many photos, scheduled sampling is recommended."""
@@ -91,12 +96,14 @@ def best_preset(model: str) -> str:
     if model in presets:
         return model
     wanted = with_model(RunConfig(), model)
-    of_family = [p for p in presets.values() if p.name != "mini" and p.config.model_family == family]
+    of_family = [p for p in presets.values() if p.name != DEFAULT_PRESET and p.config.model_family == family]
     name = wanted.pretrained_model_name_or_path
     of_model = [p for p in of_family if p.config.pretrained_model_name_or_path == name] or of_family
     forecast = Forecaster("none", 0.0, 0)
     fitting = [p for p in of_model if (need := forecast(p.config, p.resolution)) and need.is_for_here]
-    return (fitting or of_model or [presets["mini"]])[-1 if fitting else 0].name
+    if fitting or not of_model:
+        return fitting[-1].name if fitting else DEFAULT_PRESET
+    return next((p.name for p in of_model if gpu_gb(p.name) >= RENTED_GB), of_model[-1].name)
 
 
 def resized(page: Page, size: float | None, view: View | None = None) -> View:

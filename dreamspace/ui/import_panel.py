@@ -42,7 +42,7 @@ def build(guide: Guide) -> ImportPanel:
     ):
         guide.html(lambda page: render("import_intro.html"))
         files = gr.File(
-            file_count="multiple", file_types=[".json"], show_label=False, height=120,
+            file_count="multiple", file_types=[".json"], show_label=False, height=150,
             elem_id="simpletuner-upload", elem_classes="ds-drop",
         )  # fmt: skip
         report = guide.html(None, elem_id="simpletuner-report")

@@ -269,8 +269,20 @@ def shown_resolution(page: Page) -> int:
 
 @cache
 def all_presets() -> dict[str, Preset]:
-    """The presets by name; they come with Dreamspace, and do not change while it runs."""
-    return {name: load_preset(name) for name in list_presets()}
+    """The presets by name, mini first, those of a model by their GPU's memory.
+
+    They come with Dreamspace, and do not change while it runs.
+    """
+    names = sorted(
+        list_presets(), key=lambda name: (name != DEFAULT_PRESET, name.split("-")[0], gpu_gb(name))
+    )
+    return {name: load_preset(name) for name in names}
+
+
+def gpu_gb(preset: str) -> int:
+    """The GPU memory that a preset is made for, by its name, such as "sdxl-24gb"; 0 for one without a GPU."""
+    size = preset.rpartition("-")[2].removesuffix("gb")
+    return int(size) if size.isdecimal() else 0
 
 
 def preset_of(page: Page) -> Preset:

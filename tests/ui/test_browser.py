@@ -229,6 +229,26 @@ def test_the_prior_is_chosen_and_the_plan_follows(app: App, new_tab: NewTab, wor
         expect(page.locator(f"#setting-scheduled_sampling_{name} input")).to_have_value(value)
 
 
+def test_a_model_is_chosen_and_every_step_follows_its_size(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    page = new_tab(app.url)
+    page.get_by_title("A calico cat").click()
+    expect(page.locator("#wall figure")).to_have_count(6)
+    page.click("[data-event=go][data-step=settings]")
+    expect(page.locator("#plan")).to_contain_text("mini, at 128 px")
+    page.locator("#models summary", has_text="Stable Diffusion XL").click()
+    page.locator('#models [data-choice*="sdxl/base-1.0"]').click()
+    expect(page.locator("#plan")).to_contain_text("SDXL base, at 1024 px")
+    expect(page.locator("#resolution input")).to_have_value("1024")
+    page.locator("#precisions button", has_text="nf4").click()
+    expect(page.locator("#plan")).to_contain_text("kept in nf4-bnb")
+    page.reload()
+    expect(page.locator("#plan")).to_contain_text("SDXL base, at 1024 px")
+    page.click("[data-event=go][data-step=photos]")
+    expect(page.locator("#wall")).to_contain_text("1024 × 1024 px")
+
+
 def test_runs_are_found_again_after_a_reload_in_a_second_tab_and_by_a_restarted_app(
     app: App, new_tab: NewTab, workspace: Workspace
 ) -> None:
