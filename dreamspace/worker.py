@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.jobs.events import FINAL_KINDS, MENDABLE_ERRORS, EventWriter
 from dreamspace.jobs.job import Job
 from dreamspace.jobs.lock import WORKERS_LOCK_VARIABLE, hold_workers_lock
@@ -113,7 +114,7 @@ def _report(error: Exception, events: EventWriter) -> int:
     name, hint = type(error).__name__, ""
     if isinstance(error, ValueError):
         name = "ValueError"  # For subclasses too, such as pydantic's: it says that the user can mend it.
-    elif _is_out_of_memory(error):
+    elif is_out_of_memory(error):
         name, hint = "OutOfMemoryError", _OUT_OF_MEMORY_HINT
     elif os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         name, hint = "DiskFullError", _DISK_FULL_HINT
@@ -126,16 +127,6 @@ def _report(error: Exception, events: EventWriter) -> int:
     trace = "".join(traceback.format_exception(error))
     events.write("failed", error=name, message=message, hint=hint, traceback=trace)
     return 2 if can_be_mended else 1
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name, because torch is imported by those jobs only that need it."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    message = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        words in message for words in ("out of memory", "can't allocate memory")
-    )
 
 
 if __name__ == "__main__":

@@ -27,10 +27,15 @@ from dreamspace.jobs.new_run import copy_run, extend_run, prior_folder, write_pa
 from dreamspace.jobs.workspace import Workspace, cache_of
 
 
+def _some_presets() -> str:
+    names = list_presets()
+    return f"{', '.join(names)}" if len(names) < 5 else f"{names[0]}, or FAMILY-SIZEgb such as {names[1]}"
+
+
 def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--config", type=given_path, help="config.json of the run")
     train.add_argument("--datasets", type=given_path, help="multidatabackend.json, the list of datasets")
-    train.add_argument("--preset", help=f"a configuration by name: {', '.join(list_presets())}")
+    train.add_argument("--preset", help=f"a configuration by name: {_some_presets()}")
     train.add_argument("--photos", type=given_path, help="folder with photos of the subject, or kohya's")
     train.add_argument("--class-word", help="what the subject is, such as dog")
     train.add_argument("--token", help="the rare word that stands for the subject, such as sks")

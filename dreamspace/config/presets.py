@@ -30,8 +30,16 @@ class Preset:
 
 
 def list_presets() -> list[str]:
-    """The names of all presets, sorted."""
-    return sorted(path.stem for path in PRESETS_DIR.glob("*.json"))
+    """The names of all presets: mini first, then by family and the size of the GPU."""
+    names = [path.stem for path in PRESETS_DIR.glob("*.json")]
+    return sorted(
+        names, key=lambda name: (name != "mini", [_number_or_word(part) for part in name.split("-")])
+    )
+
+
+def _number_or_word(part: str) -> tuple[int, str]:
+    digits = part.removesuffix("gb")
+    return (int(digits), "") if digits.isdigit() else (0, part)
 
 
 def load_preset(name: str) -> Preset:

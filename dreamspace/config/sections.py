@@ -197,6 +197,11 @@ class OptimizerSettings(Section):
         description="Compile the denoiser by torch.compile: 'inductor' makes long runs faster after minutes "
         "of compiling, the others are for finding errors; 'no' compiles nothing.",
     )
+    auto_fit: bool = Field(
+        False,
+        description="Where a run does not fit into memory, before the start or when it runs out, make the "
+        "cheapest change that helps, say so, and go on from the newest checkpoint.",
+    )
     enable_group_offload: bool = Field(
         False,
         description="Keep the frozen weights below an adapter in the CPU's memory and bring them to the GPU "

@@ -11,10 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreamspace.data.geometry import encoded_at_once
 from dreamspace.data.samples import Sample
 from dreamspace.files import replace_file
-
-BATCH_SIZE = 4
 
 
 class TensorCache:
@@ -73,8 +72,9 @@ def cache_latents(
     for key, sample in missing.items():
         by_size.setdefault(sample.geometry.size, []).append(key)
     for same_size in by_size.values():
-        for start in range(0, len(same_size), BATCH_SIZE):
-            batch = same_size[start : start + BATCH_SIZE]
+        batch_size = encoded_at_once(*missing[same_size[0]].geometry.size)
+        for start in range(0, len(same_size), batch_size):
+            batch = same_size[start : start + batch_size]
             encoded = encode(torch.stack([pixels_of(missing[key].picture()) for key in batch])).float().cpu()
             for key, row in zip(batch, encoded, strict=True):
                 latents[key] = row.clone()

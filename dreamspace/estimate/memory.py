@@ -6,6 +6,7 @@ from typing import Literal
 from dreamspace.config import RunConfig
 from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.config.precision import Precision
+from dreamspace.data.geometry import encoded_at_once
 from dreamspace.estimate.profiles import Format, ModelProfile, PartProfile
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
@@ -36,9 +37,6 @@ OPTIMIZER_BYTES = {
 
 LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft": 0.5, "boft": 2.0}
 """Weights of an algorithm for those of a LoRA of the same rank, roughly; others have as many as LoRA."""
-
-ENCODED_AT_ONCE = 4
-"""Photos that the VAE encodes in one batch; dreamspace/data/cache.py."""
 
 FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 0}
 """What the device's runtime takes before anything is loaded: CUDA's context and its libraries' workspaces."""
@@ -253,7 +251,7 @@ class _Run:
         if self.profile.vae is None:
             return 0
         activations = self.profile.at(*self.size_px, lambda size: size.encode_bytes)
-        return self.profile.parts[self.profile.vae].total * 4 + ENCODED_AT_ONCE * activations
+        return self.profile.parts[self.profile.vae].total * 4 + encoded_at_once(*self.size_px) * activations
 
     def drawing(self) -> float:
         """Activations of validation images: the denoiser's, or then the VAE's."""

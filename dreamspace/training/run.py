@@ -1,5 +1,6 @@
 """The `train` job: from a run folder with two JSON files to an adapter that is proven to work."""
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.config.families import FEW_STEP_WARNING
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
@@ -24,6 +26,7 @@ from dreamspace.training.checkpoints import (
     replace_folder,
     resumable_checkpoints,
 )
+from dreamspace.training.fitting import after_out_of_memory, release_memory, settle_memory
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
 from dreamspace.training.optimizers import learning_rate_schedule, new_optimizer
@@ -43,6 +46,43 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     Raises:
         ValueError: for everything that the user can mend.
+        MemoryError: with what to change, if memory runs out and `auto_fit` is off.
+    """
+    resume = bool(arguments.get("resume"))
+    settle_memory(job_dir, events)
+    while True:
+        try:
+            return _train(job_dir, resume, events)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            traceback.print_exception(error)  # And not kept: its frames hold what the memory is full of.
+        release_memory()
+        advice = after_out_of_memory(job_dir, events)
+        if advice is not None:
+            raise MemoryError(advice)
+        resume = True
+
+
+def _train(job_dir: Path, resume: bool, events: EventWriter) -> None:
+    """One attempt."""
+    resumes = bool(resume and resumable_checkpoints(job_dir))
+    found = begin(job_dir, events, resumes)
+    if found is None:
+        events.write("stopped", step=0)
+        return
+    run, step = found
+    run.state.check_disk(job_dir)
+    start = run.resume() if resumes else 0
+    if run.loop(step, start):
+        run.finish()
+
+
+def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[Run, TrainingStep] | None":
+    """All that comes before the first step: caches, model, optimizer; None if a stop was asked for.
+
+    Args:
+        resumes: whether a checkpoint follows, so that the adapter need not begin with `init_lora`.
     """
     config = RunConfig.load(job_dir / "config.json")
     datasets = load_datasets(job_dir / "multidatabackend.json")
@@ -56,8 +96,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     text = trained_text(config, model)
     found = prepared(config, datasets, model, accelerator, job_dir, events, text)
     if found is None:
-        events.write("stopped", step=0)
-        return
+        return None
     datasets, training_set = found
     events.write(
         "mixture",
@@ -67,7 +106,6 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     )
 
     events.write("stage", name="loading", message="Loading the model.")
-    resumes = bool(arguments.get("resume") and resumable_checkpoints(job_dir))
     denoiser, adapter = load_trainable(config, model, not resumes, text)
     vae = model.load_vae(model.denoiser_dtype)
     if vae is not None:
@@ -101,11 +139,7 @@ def train(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         ema,
         text,
     )
-    run = Run(config, job_dir, events, model, state, validator)
-    state.check_disk(job_dir)
-    start = run.resume() if resumes else 0
-    if run.loop(step, start):
-        run.finish()
+    return Run(config, job_dir, events, model, state, validator), step
 
 
 @dataclass

@@ -16,6 +16,7 @@ from dreamspace.simpletuner.optimizers import EXPORTED, THEIR_OPTIMIZERS
 
 OURS_ALONE = {
     "lr_restart_step",
+    "auto_fit",
     "class_word",
     "debiased_estimation",
     "lr_step_rules",

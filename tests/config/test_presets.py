@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.presets import presets
 from dreamspace.config import RunConfig, apply_settings, list_presets, load_preset
+from dreamspace.config.presets import PRESETS_DIR
 from dreamspace.data.geometry import edge_px
+from dreamspace.estimate.memory import estimate_memory
+from dreamspace.estimate.profiles import known_profile
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -101,3 +105,27 @@ def test_wrong_setting_is_one_sentence(setting: str, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011, the sentence is compared whole
         apply_settings(RunConfig(), [setting])
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("name", [name for name in list_presets() if name != "mini"])
+def test_a_preset_fits_into_the_gpu_that_it_is_named_after(name: str) -> None:
+    preset = load_preset(name)
+    size_gb = int(name.rpartition("-")[2].removesuffix("gb"))
+    profile = known_profile(preset.config)
+    memory = estimate_memory(preset.config, profile, (preset.resolution, preset.resolution))
+    assert memory.peak <= 0.95e9 * size_gb
+    assert f"{size_gb} GB" in preset.hardware
+    assert preset.resolution % profile.multiple_px == 0
+    rows = preset.config.train_batch_size * preset.config.gradient_accumulation_steps
+    assert rows == 4, "all sizes of GPU learn the same"
+
+
+def test_the_presets_are_what_their_ladder_makes() -> None:
+    texts = presets()
+    assert {path.name: path.read_text() for path in PRESETS_DIR.glob("*gb.json")} == texts
+
+
+def test_mini_stands_first_and_the_sizes_of_a_family_in_order() -> None:
+    names = list_presets()
+    assert names[0] == "mini"
+    assert names.index("sdxl-8gb") < names.index("sdxl-12gb") < names.index("sdxl-80gb")

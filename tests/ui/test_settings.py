@@ -112,7 +112,7 @@ def test_what_a_field_holds_becomes_the_setting(name: str, value: object, expect
             {"token": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"},
             "The words for the subject hold an access token, and they are written to disk. Take it out",
         ),
-        ({"preset": "mimi"}, "There is no preset 'mimi'. Did you mean 'mini'? The presets are: mini."),
+        ({"preset": "mimi"}, "There is no preset 'mimi'. Did you mean 'mini'? The presets are: mini,"),
         (
             {"experts": {"lora_alpha": "much"}},
             'Settings: lora_alpha must be a number, got "much".',
