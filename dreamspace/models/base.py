@@ -17,6 +17,7 @@ from dreamspace.config import RunConfig
 from dreamspace.config.families import FamilyName
 from dreamspace.config.precision import Precision, alternative, unsupported
 from dreamspace.data.cache import TensorCache, cache_prompts
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.models import PIPELINES, load_family
 from dreamspace.models.device import best_device
 from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
@@ -242,6 +243,8 @@ class BaseModel:
         try:
             return pipeline_class.from_pretrained(self.folder, use_safetensors=True, **absent, **options)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             parts = ", ".join(sorted(names - options.keys())) or INDEX_FILE
             raise damaged_model(f"The model in {self.folder} ({parts})", error) from error
 
