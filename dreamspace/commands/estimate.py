@@ -122,7 +122,8 @@ def largest_edge_px(datasets: list[DatasetConfig]) -> int | None:
 
 def _memory_lines(situation: Situation, change: Change | None) -> list[str]:
     memory, hardware = situation.memory, situation.hardware
-    place = f"{hardware.gpu} of {hardware.name}" if hardware.gpu else hardware.name
+    name = "this machine" if hardware.name == "here" else hardware.name
+    place = f"{hardware.gpu} of {name}" if hardware.gpu else name
     lines = [f"Memory of the training at {situation.size_px[0]} px on {place}:"]
     lines += [f"  {name:<18} {_gb(value)}" for name, value in memory.parts.items() if value]
     lines += ["Largest at each stage:"]
