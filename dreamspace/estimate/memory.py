@@ -38,11 +38,14 @@ OPTIMIZER_BYTES = {
 LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft": 0.5, "boft": 2.0}
 """Weights of an algorithm for those of a LoRA of the same rank, roughly; others have as many as LoRA."""
 
-FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 0}
-"""What the device's runtime takes before anything is loaded: CUDA's context and its libraries' workspaces."""
+FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 60_000_000}
+"""What the device's runtime takes, such as CUDA's context, and what libraries set up when first used."""
 
-SLACK: dict[DeviceKind, float] = {"cuda": 0.08, "mps": 0.1, "cpu": 0.0}
-"""The share of what is in use that an allocator holds besides, in blocks that fit nothing at the moment."""
+SLACK: dict[DeviceKind, float] = {"cuda": 0.08, "mps": 0.1, "cpu": 0.5}
+"""The share of what is in use that an allocator holds besides, in blocks that fit nothing at the moment.
+
+On the CPU by trainings of mini at 128 to 512 px, whose peak RSS net of imports is half as large again.
+"""
 
 
 @dataclass(frozen=True)
