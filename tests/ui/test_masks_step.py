@@ -331,7 +331,7 @@ def test_pictures_of_a_mask_are_served_and_change_their_address_with_it(
         "{subject}/{photo}/cells",
         "{subject}/{photo}/cells?r=127",
         "{subject}/{photo}/cells?r=136",
-        "{subject}/{photo}/overlay?r=64",
+        "{subject}/{photo}/overlay?r=65",
         "{subject}/{photo}/cells?r=999999",
         "{subject}/nobody/overlay",
         "{subject}/..%2fsubject/overlay",
