@@ -1,7 +1,6 @@
 """LoHa and LoKr as PEFT builds them, written as LyCORIS does: stock pipelines load neither in PEFT's form."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
 from dreamspace.models.family import Family
+from dreamspace.models.lora import scaled, switched_off
 from dreamspace.models.parameters import ParameterGroup, trained_parameters
 from dreamspace.run_folder import LYCORIS_PREFIX, WEIGHTS_NAME
 
@@ -40,27 +40,13 @@ class PeftLycoris:
         self.parameter_groups = [ParameterGroup("denoiser", self.parameters)]
         self._layers = [module for module in denoiser.modules() if isinstance(module, LycorisLayer)]
 
-    @contextmanager
-    def off(self) -> Iterator[nn.Module]:
-        """The denoiser without its adapter; see `Lora.off`."""
-        for layer in self._layers:
-            layer._disable_adapters = True
-        try:
-            yield self.denoiser
-        finally:
-            for layer in self._layers:
-                layer._disable_adapters = False
+    def off(self) -> AbstractContextManager[nn.Module]:
+        """The denoiser without its adapter."""
+        return switched_off(self.denoiser, self._layers)
 
-    @contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """The adapter times `strength`."""
-        for layer in self._layers:
-            layer.scale_layer(strength)
-        try:
-            yield
-        finally:
-            for layer in self._layers:
-                layer.unscale_layer()
+        return scaled(self._layers, strength)
 
     def save(self, folder: Path) -> None:
         """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads.
