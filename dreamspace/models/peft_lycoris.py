@@ -55,11 +55,9 @@ class PeftLycoris:
         """
         weights: dict[str, Tensor] = {}
         for name, weight in get_peft_model_state_dict(self.denoiser).items():
-            layer, _, factor = name.rpartition(".")
-            written = LYCORIS_PREFIX + layer.replace(".", "_")
-            scale = self.scale if factor in FIRST_FACTORS else 1.0
-            weights[f"{written}.{factor}"] = (weight * scale).cpu().contiguous()
-            weights[f"{written}.alpha"] = torch.tensor(float(self.rank))
+            written = _written(name)
+            weights[written] = (weight * self._share(name)).cpu().contiguous()
+            weights[f"{written.rpartition('.')[0]}.alpha"] = torch.tensor(float(self.rank))
         save_file(weights, folder / WEIGHTS_NAME, {"format": "pt"})
 
     def load(self, file: Path) -> None:
@@ -70,10 +68,7 @@ class PeftLycoris:
         """
         stored = {name: weight for name, weight in load_file(file).items() if not name.endswith(".alpha")}
         own = get_peft_model_state_dict(self.denoiser)
-        names = {}
-        for name in own:
-            layer, _, factor = name.rpartition(".")
-            names[name] = f"{LYCORIS_PREFIX}{layer.replace('.', '_')}.{factor}"
+        names = {name: _written(name) for name in own}
         num_fitting = sum(
             written in stored and stored[written].shape == own[name].shape for name, written in names.items()
         )
@@ -82,8 +77,15 @@ class PeftLycoris:
                 f"The adapter in {file.parent.name} does not fit this model and lora_rank: {num_fitting} of "
                 f"its {len(stored)} weights fit, {len(own)} are needed. Start a new run instead."
             )
-        weights = {
-            name: stored[written] / (self.scale if name.endswith(FIRST_FACTORS) else 1.0)
-            for name, written in names.items()
-        }
+        weights = {name: stored[written] / self._share(name) for name, written in names.items()}
         set_peft_model_state_dict(self.denoiser, weights)
+
+    def _share(self, name: str) -> float:
+        """What a weight is multiplied by when it is written."""
+        return self.scale if name.endswith(FIRST_FACTORS) else 1.0
+
+
+def _written(name: str) -> str:
+    """LyCORIS' name of a weight."""
+    layer, _, factor = name.rpartition(".")
+    return f"{LYCORIS_PREFIX}{layer.replace('.', '_')}.{factor}"
