@@ -28,10 +28,11 @@ def formats(config: RunConfig) -> list[ExportFormat]:
     if kind in ("full", "token"):
         return ["diffusers", "merged"]
     if kind == "lycoris":
-        # LyCORIS merges some decomposed weights otherwise than it applies them.
         settings = config.lycoris_config if config.lora_type == "lycoris" else None
-        is_decomposed = settings is not None and settings.decomposes
-        return ["lycoris"] if is_decomposed else ["lycoris", "merged"]
+        # LyCORIS merges some decomposed weights otherwise than it applies them, and merged weights are the
+        # same at every timestep.
+        is_mergeable = settings is None or not (settings.decomposes or "tlora" in settings.algos)
+        return ["lycoris", "merged"] if is_mergeable else ["lycoris"]
     # A DoRA's magnitudes mean different things: ComfyUI divides by the norm of the base's weights alone,
     # older programs by that of the whole, along the other axis.
     has_kohya = config.model_family in KOHYA_FAMILIES and not config.use_dora

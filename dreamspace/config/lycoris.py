@@ -11,6 +11,9 @@ LycorisAlgo = Literal[
 BYPASSING_ALGOS = frozenset({"lora", "locon", "loha", "lokr", "glora"})
 """Those that add to what a layer gives, without reading its weights."""
 
+TLORA_KEYS = ("tlora_min_rank", "tlora_alpha")
+"""SimpleTuner's names of what tells when tlora's ranks are active; a file of ours holds them too."""
+
 MODULE_KEYS = frozenset(
     {
         *("algo", "dim", "alpha", "factor", "block_size", "use_tucker", "use_scalar"),
@@ -75,10 +78,23 @@ class LycorisConfig(BaseModel):
     block_size: int = Field(4, ge=1, description="dylora's ranks in a block; a divisor of linear_dim.")
     constraint: float = Field(0.0, ge=0, description="The bound of an orthogonal algorithm; 0 is none.")
     rescaled: bool = Field(False, description="A trained rescaling for orthogonal algorithms.")
+    tlora_min_rank: int = Field(1, ge=1, description="tlora's ranks that are active at the most noise.")
+    tlora_alpha: float = Field(
+        1.0, gt=0, description="How tlora's active ranks grow as the noise falls; 1 is a straight line."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="The share of inputs that is dropped.")
     rank_dropout: float = Field(0.0, ge=0, lt=1, description="The share of ranks that is dropped.")
     module_dropout: float = Field(0.0, ge=0, lt=1, description="The share of layers that is dropped.")
     apply_preset: LycorisPreset = Field(LycorisPreset(), description="Which modules are adapted.")
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> "LycorisConfig":
+        if self.algo == "tlora" and self.tlora_min_rank > self.linear_dim:
+            raise ValueError(
+                f"needs a tlora_min_rank of at most linear_dim {self.linear_dim}, got {self.tlora_min_rank}. "
+                "Change one of them."
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_blocks(self) -> "LycorisConfig":

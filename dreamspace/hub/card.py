@@ -88,6 +88,7 @@ class Weights:
         part: of the pipeline that was trained, "unet" or "transformer".
         multiplier: that a LyCORIS adapter was trained at.
         has_zero_snr: whether it draws by a noise schedule that begins at pure noise.
+        masks_ranks: whether its ranks are active by the timestep, which LyCORIS' loader does not know.
         token: that was learned, and is loaded besides.
         token_keys: under which its file holds the vectors of each text encoder; the token alone, if of one.
     """
@@ -97,6 +98,7 @@ class Weights:
     part: str = "unet"
     multiplier: float = 1.0
     has_zero_snr: bool = False
+    masks_ranks: bool = False
     token: str | None = None
     token_keys: tuple[str, ...] = ()
 
@@ -175,6 +177,11 @@ def _usage_note(base: BaseModel, weights: Weights) -> str:
     note = f"Install {_PACKAGES[weights.kind]}."
     if base.hub_id is None and weights.kind != "full":
         note += f" The base model, {plain(base.name)}, is not on the Hub: put its folder's path for `BASE`."
+    if weights.masks_ranks:
+        note += (
+            " These lines draw with all ranks of the adapter at every step; it was trained with the fewer, "
+            "the more noise there is, as Dreamspace's `generate` draws with it."
+        )
     return note + " For a private repository, log in by `hf auth login` first."
 
 

@@ -25,7 +25,7 @@ from dreamspace.config import (
 )
 from dreamspace.config.exports import kind_of_weights
 from dreamspace.config.families import UNET_FAMILIES
-from dreamspace.config.lycoris import LycorisConfig
+from dreamspace.config.lycoris import TLORA_KEYS, LycorisConfig
 from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, Weights, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
@@ -139,7 +139,14 @@ def describe_weights(run: Run) -> Weights:
         with safe_open(file, framework="numpy") as vectors:
             keys = tuple(sorted(vectors.keys()))
     return Weights(
-        kind, _name_of_weights(config), part, multiplier, config.rescale_betas_zero_snr, token, keys
+        kind,
+        _name_of_weights(config),
+        part,
+        multiplier,
+        has_zero_snr=config.rescale_betas_zero_snr,
+        masks_ranks=kind == "lycoris" and "tlora" in lycoris_algos(config),
+        token=token,
+        token_keys=keys,
     )
 
 
@@ -234,7 +241,7 @@ def copy_adapter(source: Path, target: Path) -> None:
 
 def _harmless(metadata: Mapping[str, str]) -> dict[str, str]:
     # LyCORIS adapters say in "multiplier" how strongly they were trained, a learned token its own name.
-    known = ("format", "multiplier", "token")
+    known = ("format", "multiplier", "token", *TLORA_KEYS)
     kept = {"format": "pt"} | {key: metadata[key] for key in known if key in metadata}
     if "lora_adapter_metadata" in metadata:
         # diffusers reads alpha from here; without it the adapter would load with alpha = rank.

@@ -97,7 +97,7 @@ def load_into_pipeline(pipeline: Any, family: Family, folder: Path) -> None:
         elif is_lycoris(folder / WEIGHTS_NAME):
             from dreamspace.models.lycoris import load_lycoris
 
-            load_lycoris(denoiser, folder / WEIGHTS_NAME)
+            load_lycoris(denoiser, family, folder / WEIGHTS_NAME)
         else:
             # Of what it does not know diffusers takes nothing, silently.
             if not fits(folder / WEIGHTS_NAME, denoiser, family.denoiser_part):

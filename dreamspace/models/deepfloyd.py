@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import Conditioning
+from dreamspace.models.family import DDPM_NOISE_TIMES, Conditioning
 from dreamspace.models.source import part_config
 
 UPSCALE_FACTOR = 4
@@ -42,6 +42,7 @@ class DeepFloyd:
     text_parts = ("tokenizer", "text_encoder")
     vae_part = None
     lora_targets = _LORA_TARGETS
+    noise_times = DDPM_NOISE_TIMES
 
     def multiple_px(self, folder: Path) -> int:
         return _multiple_px(folder)
@@ -85,6 +86,7 @@ class DeepFloydUpscaler:
     text_parts = ("tokenizer", "text_encoder")
     vae_part = None
     lora_targets = _LORA_TARGETS
+    noise_times = DDPM_NOISE_TIMES
     strength = 1.0
 
     def __init__(self, noising: DDPMScheduler) -> None:

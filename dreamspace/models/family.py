@@ -32,6 +32,8 @@ class Family(Protocol):
     """Subfolder of the autoencoder; None where the model draws pixels."""
     lora_targets: tuple[str, ...]
     """Names of the modules that an adapter is put on, as PEFT matches them."""
+    noise_times: tuple[float, float]
+    """The timesteps that the denoiser itself is told of a picture without noise, and of noise alone."""
 
     def multiple_px(self, folder: Path) -> int:
         """Width and height of a training picture must be multiples of this."""
@@ -124,6 +126,12 @@ USUAL_PROMPT_TOKENS = 64
 
 CLIP_TOKENS = 77
 """That CLIP's text encoders read of a prompt, whatever its length."""
+
+DDPM_NOISE_TIMES = (0.0, 1000.0)
+"""`Family.noise_times` where the denoiser is told DDPM's timesteps, or a flow's times 1000."""
+
+FLOW_NOISE_TIMES = (0.0, 1.0)
+"""The same where it is told a flow's."""
 
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 """Attention and feed-forward of diffusers' UNets with cross-attention."""

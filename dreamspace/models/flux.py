@@ -11,7 +11,7 @@ from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.models.device import sent
-from dreamspace.models.family import JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import FLOW_NOISE_TIMES, JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
 from dreamspace.models.source import part_config
 
 PATCH_SIZE = 2
@@ -43,6 +43,7 @@ class Flux:
     text_parts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     vae_part = "vae"
     lora_targets = JOINT_TARGETS
+    noise_times = FLOW_NOISE_TIMES
 
     def __init__(self, has_guidance: bool) -> None:
         self.has_guidance = has_guidance

@@ -12,7 +12,7 @@ from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
 from dreamspace.models.device import sent
-from dreamspace.models.family import Conditioning, vae_multiple_px
+from dreamspace.models.family import FLOW_NOISE_TIMES, Conditioning, vae_multiple_px
 from dreamspace.models.source import INDEX_FILE, part_config
 
 PATCH_SIZE = 2
@@ -48,6 +48,7 @@ class Flux2Klein:
     denoiser_part = "transformer"
     text_parts = ("tokenizer", "text_encoder")
     vae_part = "vae"
+    noise_times = FLOW_NOISE_TIMES
 
     def __init__(self, num_single_layers: int, is_distilled: bool) -> None:
         self.lora_targets = (

@@ -23,9 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreamspace.config import RunConfig
-from dreamspace.config.lycoris import LycorisConfig, LycorisPreset
+from dreamspace.config.lycoris import TLORA_KEYS, LycorisConfig, LycorisPreset
 from dreamspace.models.family import Family
 from dreamspace.models.parameters import ParameterGroup, trained_parameters
+from dreamspace.models.tlora import ActiveRanks, TLora, little_garbage
 from dreamspace.run_folder import LYCORIS_PREFIX, WEIGHTS_NAME
 
 logger.setLevel(logging.WARNING)
@@ -42,7 +43,8 @@ class Lycoris:
     def __init__(self, denoiser: nn.Module, family: Family, config: RunConfig) -> None:
         self.denoiser, self.settings = denoiser, config.lycoris_config or LycorisConfig()
         torch.manual_seed(config.seed)
-        self.network = _network(denoiser, family, self.settings)
+        with little_garbage():
+            self.network = _network(denoiser, family, self.settings)
         if not self.network.loras:
             raise ValueError(
                 f"lycoris_config adapts no layer of this {family.name} model. Change target_module or "
@@ -50,6 +52,9 @@ class Lycoris:
             )
         self.network.apply_to()
         denoiser.add_module("lycoris", self.network)
+        _follow_timesteps(
+            denoiser, family, self.network, self.settings.tlora_min_rank, self.settings.tlora_alpha
+        )
         self.network.requires_grad_(True)
         self.network.to(next(denoiser.parameters()).device)
         self.parameters = trained_parameters(self.network)
@@ -85,6 +90,8 @@ class Lycoris:
     def save(self, folder: Path) -> None:
         """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads."""
         metadata = {"format": "pt", "multiplier": str(self.settings.multiplier)}
+        if "tlora" in self.settings.algos:
+            metadata |= {key: str(getattr(self.settings, key)) for key in TLORA_KEYS}
         self.network.save_weights(str(folder / WEIGHTS_NAME), None, metadata)
 
     def load(self, file: Path) -> None:
@@ -113,23 +120,29 @@ class Lycoris:
         self.network.load_state_dict(stored, strict="tlora" not in self.settings.algos)
 
 
-def load_lycoris(denoiser: nn.Module, file: Path) -> None:
+def load_lycoris(denoiser: nn.Module, family: Family, file: Path) -> None:
     """Put a LyCORIS adapter of a file on a denoiser, as its documentation does.
 
-    Files of ours say how strongly they were trained; others are meant to be taken fully.
+    Files of ours say how strongly they were trained, and of T-LoRA which ranks are active when; others are
+    meant to be taken fully.
 
     Raises:
         ValueError: if it fits no layer.
     """
     weights = load_file(file)
     with safe_open(file, framework="pt") as opened:
-        multiplier = float((opened.metadata() or {}).get("multiplier", 1.0))
-    network, _ = create_lycoris_from_weights(multiplier, "", denoiser, weights_sd=weights)
+        metadata = opened.metadata() or {}
+    multiplier = float(metadata.get("multiplier", 1.0))
+    with little_garbage():
+        network, _ = create_lycoris_from_weights(multiplier, "", denoiser, weights_sd=weights)
     names = {name.partition(".")[0] for name in weights}
     if len(network.loras) != len(names):
         raise ValueError(f"{len(network.loras)} of {len(names)} layers fit")
     network.apply_to()
     denoiser.add_module("lycoris", network)
+    if all(key in metadata for key in TLORA_KEYS):
+        min_rank, alpha = (float(metadata[key]) for key in TLORA_KEYS)
+        _follow_timesteps(denoiser, family, network, round(min_rank), alpha)
     network.to(next(denoiser.parameters()).device).eval()
 
 
@@ -170,6 +183,18 @@ class _DyLora(DyLoraModule):
 
 network_module_dict["dylora"] = _DyLora
 IA3Module.make_module_from_state_dict = classmethod(_ia3)
+
+
+def _follow_timesteps(
+    denoiser: nn.Module, family: Family, network: LycorisNetwork, min_rank: int, alpha: float
+) -> None:
+    """Have the T-LoRA layers of a network, where it has any, mask their ranks by the denoiser's timesteps."""
+    layers = [layer for layer in network.loras if isinstance(layer, TLora)]
+    if layers:
+        ranks = ActiveRanks(min_rank, alpha)
+        ranks.follow(denoiser, family)
+        for layer in layers:
+            layer.ranks = ranks
 
 
 def _network(denoiser: nn.Module, family: Family, settings: LycorisConfig) -> Any:

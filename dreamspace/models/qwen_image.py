@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import USUAL_PROMPT_TOKENS, Conditioning, blank_masked_prompt
+from dreamspace.models.family import FLOW_NOISE_TIMES, USUAL_PROMPT_TOKENS, Conditioning, blank_masked_prompt
 from dreamspace.models.source import part_config
 
 PATCH_SIZE = 2
@@ -42,6 +42,7 @@ class QwenImage:
         *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj"),
         *("img_mlp.net.0.proj", "img_mlp.net.2"),
     )
+    noise_times = FLOW_NOISE_TIMES
     guidance_argument = "true_cfg_scale"
 
     def multiple_px(self, folder: Path) -> int:

@@ -44,6 +44,7 @@ class Sana:
 
     def __init__(self, timestep_scale: float) -> None:
         self.timestep_scale = timestep_scale
+        self.noise_times = (0.0, 1000 * timestep_scale)
 
     def multiple_px(self, folder: Path) -> int:
         return _vae_multiple_px(folder) * part_config(folder, "transformer")["patch_size"]

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import CLIP_TOKENS, UNET_TARGETS, Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import (
+    CLIP_TOKENS,
+    DDPM_NOISE_TIMES,
+    UNET_TARGETS,
+    Conditioning,
+    encode_kl,
+    vae_multiple_px,
+)
 from dreamspace.models.source import part_config
 
 
@@ -26,6 +33,7 @@ class StableDiffusion:
     text_parts = ("tokenizer", "text_encoder")
     vae_part = "vae"
     lora_targets = UNET_TARGETS
+    noise_times = DDPM_NOISE_TIMES
 
     def __init__(self, name: str = "sd1x") -> None:
         self.name = name

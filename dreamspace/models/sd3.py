@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import CLIP_TOKENS, JOINT_TARGETS, Conditioning, encode_kl, vae_multiple_px
+from dreamspace.models.family import (
+    CLIP_TOKENS,
+    DDPM_NOISE_TIMES,
+    JOINT_TARGETS,
+    Conditioning,
+    encode_kl,
+    vae_multiple_px,
+)
 from dreamspace.models.source import part_config
 
 T5_TOKENS = 256
@@ -38,6 +45,7 @@ class StableDiffusion3:
     )
     vae_part = "vae"
     lora_targets = JOINT_TARGETS
+    noise_times = DDPM_NOISE_TIMES
 
     def __init__(self, width: int) -> None:
         self.width = width

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
-from dreamspace.models.family import CLIP_TOKENS, UNET_TARGETS, Conditioning, Family, encode_kl
+from dreamspace.models.family import (
+    CLIP_TOKENS,
+    DDPM_NOISE_TIMES,
+    UNET_TARGETS,
+    Conditioning,
+    Family,
+    encode_kl,
+)
 from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
 from dreamspace.models.source import INDEX_FILE, part_config
 
@@ -47,6 +54,7 @@ class StableDiffusionXL:
     text_parts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     vae_part = "vae"
     lora_targets = UNET_TARGETS
+    noise_times = DDPM_NOISE_TIMES
 
     def __init__(self, empty_is_zero: bool) -> None:
         self.empty_is_zero = empty_is_zero

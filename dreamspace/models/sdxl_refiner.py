@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLImg2ImgPipe
 from torch import Tensor, nn
 
 from dreamspace.data.geometry import PhotoGeometry
-from dreamspace.models.family import UNET_TARGETS, Conditioning, encode_kl
+from dreamspace.models.family import DDPM_NOISE_TIMES, UNET_TARGETS, Conditioning, encode_kl
 from dreamspace.models.sd1x import unet_multiple_px, unet_resolution_px
 from dreamspace.models.sdxl import (
     blank_sdxl_prompt,
@@ -38,6 +38,7 @@ class StableDiffusionXLRefiner:
     text_parts = ("tokenizer_2", "text_encoder_2")
     vae_part = "vae"
     lora_targets = UNET_TARGETS
+    noise_times = DDPM_NOISE_TIMES
     strength = 0.2
 
     def __init__(self, empty_is_zero: bool, aesthetic_score: float) -> None:

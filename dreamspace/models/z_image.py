@@ -53,6 +53,7 @@ class ZImage:
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
     )
+    noise_times = (1.0, 0.0)
 
     def __init__(self, is_distilled: bool) -> None:
         self.distilled_advice = DISTILLED_ADVICE["z_image"] if is_distilled else None

@@ -33,6 +33,7 @@ from dreamspace.models.family import (
 from dreamspace.models.generate import generate
 from dreamspace.models.offloading import blocks
 from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.tlora import ActiveRanks
 from dreamspace.run_folder import WEIGHTS_NAME, step_name
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.objective import per_sample_loss, training_target
@@ -159,6 +160,19 @@ def test_rows_of_one_batch_are_predicted_as_they_are_alone(opened: Opened) -> No
             one, conditioning = slice(number, number + 1), stack_conditioning([rows[number]])
             alone = model.family.predict(denoiser, latents[one], times[one], conditioning)
             torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_denoiser_is_told_of_noise_what_its_family_says(opened: Opened) -> None:
+    model, denoiser = opened.model, opened.model.load_denoiser()
+    schedule = noise_schedule(model.noise_scheduler())
+    latents = model.family.encode_image(model.load_vae(), torch.rand(2, 3, opened.edge, opened.edge))
+    conditioning = stack_conditioning([row_conditioning(opened, row) for row in latents])
+    shares = torch.tensor([0.25, 0.999]) if schedule.is_flow else torch.tensor([250, 999])
+    ranks = ActiveRanks(min_rank=1, exponent=1.0)
+    ranks.follow(denoiser, model.family)
+    model.family.predict(denoiser, latents, shares, conditioning)
+    assert ranks.mask(5).sum(dim=1).tolist() == [4, 1]
 
 
 def test_predict_equals_the_denoisers_output_inside_the_stock_pipeline(opened: Opened) -> None:

@@ -99,6 +99,11 @@ def test_card_tells_the_kind_of_weights_and_the_levels_of_precision(run_dir: Pat
         assert row in card
     assert "text encoder 1" not in card
     assert "create_lycoris_from_weights(0.5, file, pipeline.transformer)" in card
+    assert "all ranks" not in card
+    changes = {"lora_type": "lycoris", "lycoris_config": {"algo": "tlora"}}
+    write_json(run_dir / "config.json", {**config, **changes})
+    card = staged(run_dir, tmp_path / "tlora")["README.md"].decode()
+    assert "These lines draw with all ranks of the adapter at every step" in card
 
 
 def test_an_adapter_that_lycoris_cannot_load_is_refused(run_dir: Path) -> None:

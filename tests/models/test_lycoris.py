@@ -16,6 +16,7 @@ from dreamspace.models.lycoris import Lycoris, merge_lycoris
 from dreamspace.run_folder import WEIGHTS_NAME
 
 ALGOS = LycorisAlgo.__args__
+MERGEABLE = sorted(set(ALGOS) - {"tlora"})
 
 
 def new_lycoris(model: BaseModel, strength: float = 0.05, **settings: Any) -> Lycoris:
@@ -60,7 +61,7 @@ def test_file_gives_the_same_model_by_lycoris_own_loader(model: BaseModel, algo:
     torch.testing.assert_close(predict(model, pipeline.unet), trained, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("algo", MERGEABLE)
 def test_merged_weights_are_those_that_the_adapter_made(model: BaseModel, algo: str, tmp_path: Path) -> None:
     adapter = new_lycoris(model, algo=algo, linear_alpha=12, multiplier=0.5)
     adapter.save(tmp_path)
