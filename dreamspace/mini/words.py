@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,10 @@ def common_english(count: int = 8000) -> list[str]:
 
     They come with open_clip, so that nothing has to be downloaded and no list has to be kept.
     """
-    import open_clip
-
-    path = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    package = find_spec("open_clip")  # which an import would load, and torch with it
+    assert package is not None, "open_clip is not installed"
+    assert package.origin is not None, "open_clip is no package of files"
+    path = Path(package.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
     with gzip.open(path, "rt", encoding="utf-8") as merges:
         joined = ["".join(line.split()) for line in merges.read().split("\n")[1 : count + 1]]
     words = [piece.removesuffix("</w>") for piece in joined if piece.endswith("</w>")]

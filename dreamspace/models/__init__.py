@@ -2,10 +2,13 @@
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamspace.config.families import FamilyName
 from dreamspace.config.sections import ModelSettings
-from dreamspace.models.family import Family
+
+if TYPE_CHECKING:  # torch stays out of what asks only where a model's files are
+    from dreamspace.models.family import Family
 
 MODULES: dict[FamilyName, str] = {
     "sd1x": "dreamspace.models.sd1x",
@@ -37,6 +40,6 @@ PIPELINES: dict[str, tuple[FamilyName, ...]] = {
 """The families of a model whose model_index.json names this pipeline."""
 
 
-def load_family(settings: ModelSettings, folder: Path) -> Family:
+def load_family(settings: ModelSettings, folder: Path) -> "Family":
     """The family of a model in a folder."""
     return importlib.import_module(MODULES[settings.model_family]).family(settings, folder)

@@ -25,11 +25,12 @@ _END_BYTES = 1 << 20
 INDEX_FILE = "model_index.json"
 
 
-def model_folder(name: str) -> Path:
+def model_folder(name: str, part: str = "") -> Path:
     """The local folder of a base model in diffusers' layout.
 
     Args:
         name: "mini" for the embedded model, a folder, or a Hub id, which is downloaded if it is not cached.
+        part: download only the parts whose names begin so, such as "tokenizer".
 
     Raises:
         ValueError: if there is no such model, or it cannot be reached.
@@ -45,7 +46,7 @@ def model_folder(name: str) -> Path:
             )
         return folder
     if is_hub_id(name):
-        return _downloaded(name)
+        return _downloaded(name, part)
     raise ValueError(
         f"There is no model '{name}'.{nearest(name, ['mini'])} "
         "Give 'mini', an existing folder, or a Hub id such as 'owner/name'."
@@ -53,8 +54,8 @@ def model_folder(name: str) -> Path:
 
 
 @cache
-def _downloaded(hub_id: str) -> Path:
-    """The parts of a model that its index names, but for those that nothing here needs."""
+def _downloaded(hub_id: str, beginning: str = "") -> Path:
+    """The parts of a model that its index names and that begin so, but for those that nothing here needs."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -70,7 +71,8 @@ def _downloaded(hub_id: str) -> Path:
                 f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
             )
         parts = {*model_index(folder), "tiny_vae"}.difference(UNUSED_PARTS)
-        patterns = [f"{part}/{pattern}" for part in sorted(parts) for pattern in _PART_PATTERNS]
+        wanted = sorted(part for part in parts if part.startswith(beginning))
+        patterns = [f"{part}/{pattern}" for part in wanted for pattern in _PART_PATTERNS]
         return Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE, *patterns]))
     except GatedRepoError:
         raise ValueError(
