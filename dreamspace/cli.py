@@ -20,6 +20,14 @@ from dreamspace.commands.simpletuner import (
     run_import,
 )
 from dreamspace.commands.train import add_train_options, run_train
+from dreamspace.commands.words import (
+    add_lookalikes_options,
+    add_tokens_options,
+    add_words_options,
+    run_lookalikes,
+    run_tokens,
+    run_words,
+)
 from dreamspace.doctor import examine
 from dreamspace.suggest import nearest
 
@@ -110,6 +118,13 @@ _COMMANDS = {
     "mask": ("mask the subject in photos", add_mask_options, run_mask),
     "caption": ("caption photos by an image-to-text model", add_caption_options, run_caption),
     "prior": ("let the base model draw class images", add_prior_options, run_prior),
+    "tokens": ("find words that mean nothing to a model yet", add_tokens_options, run_tokens),
+    "lookalikes": (
+        "find names and looks that a model knows and that resemble photos",
+        add_lookalikes_options,
+        run_lookalikes,
+    ),
+    "words": ("show what the tokenizers make of a prompt", add_words_options, run_words),
     "generate": ("make images with a run or an adapter", add_generate_options, run_generate),
     "publish": (
         "push a finished run to the Hugging Face Hub (token in HF_TOKEN)",

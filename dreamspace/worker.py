@@ -33,6 +33,8 @@ KINDS: dict[str, str] = {
     "mask": "dreamspace.models.mask_job:mask",
     "caption": "dreamspace.models.caption_job:caption",
     "generate": "dreamspace.models.generate:generate",
+    "tokens": "dreamspace.prompts.tokens_job:tokens",
+    "lookalikes": "dreamspace.prompts.lookalikes_job:lookalikes",
     "export": "dreamspace.models.export:export",
     "publish": "dreamspace.hub.push:publish",
 }

@@ -35,6 +35,7 @@ def test_training_and_models_load_no_gradio() -> None:
         "dreamspace.config, dreamspace.data.photos, dreamspace.data.geometry, dreamspace.data.samples",
         "dreamspace.data.plan, dreamspace.jobs.supervisor, dreamspace.jobs.launcher, dreamspace.jobs.new_run",
         "dreamspace.estimate.profiles, dreamspace.estimate.fit, dreamspace.estimate.speed",
+        "dreamspace.prompts.candidates, dreamspace.prompts.names, dreamspace.prompts.preview",
         "dreamspace.cli, dreamspace.console, dreamspace.doctor, dreamspace.worker",
     ],
 )

@@ -1,0 +1,1 @@
+"""Choosing the words: what tokenizers make of a prompt, rare tokens, look-alikes."""
