@@ -20,6 +20,7 @@ Columns:
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -32,8 +33,10 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from dreamspace.config import instance_prompt
 from dreamspace.evaluation.clip import Clip
 from dreamspace.files import read_json, write_json
 from dreamspace.mini import MODEL_FOLDER
@@ -59,6 +62,8 @@ MIN_SNR = ("--set", "snr_gamma=5")
 
 METHODS: dict[str, tuple[str, ...]] = {
     "plain": (),
+    "look-alike word": (),
+    "plain class word": (),
     "image-free prior": ("--prior", "image-free"),
     "class images drawn by mini, their noise": ("--prior", "noise", *GENERATED),
     "class images of the world, their noise": ("--prior", "noise", *DRAWN),
@@ -77,6 +82,16 @@ METHODS: dict[str, tuple[str, ...]] = {
     "image-free + masks": ("--prior", "image-free", *MASKS),
 }
 """Options of `train` by method; words in capitals stand for folders of this benchmark."""
+
+TOKEN = "sks"
+OTHER_WORDS = {
+    "look-alike word": {"biscuit": "brown", "tinker": "orange"},
+    "plain class word": {"biscuit": "", "tinker": ""},
+}
+"""By method and subject, the word before the class word instead of the rare token.
+
+A look-alike is the first that `lookalikes` names for the subject's photos.
+"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ class Bench:
         if not masks.exists():
             class_word = SUBJECTS[subject].class_word
             for path, scene in zip(write_photos(subject, folder), PHOTO_SCENES, strict=True):
-                path.with_suffix(".txt").write_text(f"a photo of a sks {class_word} {SCENES[scene][0]}\n")
+                path.with_suffix(".txt").write_text(f"a photo of a {TOKEN} {class_word} {SCENES[scene][0]}\n")
             self.run("mask", str(folder), "--out", str(masks), "--subject-text", class_word)
         return folder
 
@@ -152,11 +167,12 @@ class Bench:
                 "CLASS_PHOTOS": str(self.class_photos(class_word)),
             }
             options = [folders.get(option, option) for option in METHODS[method]]
+            token = word_of(method, subject)
             settings = (f"seed={seed}", f"max_train_steps={self.num_steps}", "validation_disable=true")
             started = time.perf_counter()
             self.run(
                 *("train", "--preset", "mini", "--run", str(run_dir), "--photos", str(photos)),
-                *("--class-word", class_word, "--token", "sks", *options),
+                *("--class-word", class_word, *(("--token", token) if token else ()), *options),
                 *(word for setting in settings for word in ("--set", setting)),
             )
             (run_dir / "seconds.txt").write_text(str(time.perf_counter() - started))
@@ -170,7 +186,9 @@ class Bench:
             pipeline = stock_pipeline()
             averaged = run_dir / "adapter-ema"
             pipeline.load_lora_weights(averaged if averaged.exists() else run_dir / "adapter")
-            figures, shown = self.measure(pipeline, subject, base["class_embedding"])
+            figures, shown = self.measure(
+                pipeline, subject, word_of(method, subject), base["class_embedding"]
+            )
             shown.save(run_dir / "figures.png")
             write_json(run_dir / "figures.json", asdict(figures))
         figures = Figures(**read_json(run_dir / "figures.json"))
@@ -190,7 +208,7 @@ class Bench:
         """The base model's figures for a subject, the ceiling, and its class images as the CLIP sees them."""
         path = self.home / f"base-{subject}.json"
         if not path.exists():
-            figures, shown = self.measure(stock_pipeline(), subject, None)
+            figures, shown = self.measure(stock_pipeline(), subject, TOKEN, None)
             shown.save(path.with_suffix(".png"))
             held_out, scenes = self.embedded_photos(subject, held_out=True), list(HELD_OUT_SCENES)
             drawn = draw(stock_pipeline(), f"a photo of a {SUBJECTS[subject].class_word}")
@@ -208,16 +226,21 @@ class Bench:
         return self.clip.embed_pictures([image for image, _ in subject_photos(subject, held_out=held_out)])
 
     def measure(
-        self, pipeline: StableDiffusionPipeline, subject: str, base_class: list[list[float]] | None
+        self,
+        pipeline: StableDiffusionPipeline,
+        subject: str,
+        token: str,
+        base_class: list[list[float]] | None,
     ) -> tuple[Figures, Image.Image]:
         """The figures of a pipeline, and a strip of pictures: the subject in each scene, two of the class.
 
         Args:
+            token: the word before the class word that stands for the subject; may be empty.
             base_class: the base model's class images, embedded; None for the base model itself.
         """
         class_word = SUBJECTS[subject].class_word
         scenes = [scene for scene in HELD_OUT_SCENES for _ in IMAGE_SEEDS]
-        images = draw(pipeline, f"a photo of a sks {class_word}")
+        images = draw(pipeline, instance_prompt(token, class_word))
         of_class = draw(pipeline, f"a photo of a {class_word}")
         embedded, embedded_class = self.clip.embed_pictures(images), self.clip.embed_pictures(of_class)
         asked = [f"a photo of a {class_word} {words}" for words, _ in SCENES.values()]
@@ -234,6 +257,11 @@ class Bench:
         every = slice(None, None, len(IMAGE_SEEDS))
         shown = [*images[every], *of_class[every][:2]]
         return figures, Image.fromarray(np.concatenate([np.asarray(image) for image in shown], axis=1))
+
+
+def word_of(method: str, subject: str) -> str:
+    """The word before the class word that stands for the subject; may be empty."""
+    return OTHER_WORDS.get(method, {}).get(subject, TOKEN)
 
 
 def stock_pipeline() -> StableDiffusionPipeline:
@@ -308,21 +336,42 @@ def earlier_rows(path: Path, measured: list[Row]) -> list[Row]:
 
 
 def write_grid(bench: Bench, rows: list[Row], path: Path) -> None:
-    """Held-out photos, the base model, and each method at the first seed, with the subjects side by side."""
+    """Held-out photos, the base model, and each method at the first seed, with the subjects side by side.
+
+    Lines of an earlier picture whose methods were not measured again stay in it.
+    """
     subjects = list(dict.fromkeys(row.subject for row in rows))
     seed = min(row.seed for row in rows)
-    lines = [("held-out photos", [held_out_strip(subject) for subject in subjects])]
-    lines.append(("before", [Image.open(bench.home / f"base-{subject}.png") for subject in subjects]))
+    before = [Image.open(bench.home / f"base-{subject}.png") for subject in subjects]
+    lines = earlier_lines(path) | {
+        "held-out photos": labelled("held-out photos", [held_out_strip(subject) for subject in subjects]),
+        "before": labelled("before", before),
+    }
     for method in dict.fromkeys(row.method for row in rows):
         strips = [bench.run_dir(method, subject, seed) / "figures.png" for subject in subjects]
         if all(strip.exists() for strip in strips):
-            lines.append((method, [Image.open(strip) for strip in strips]))
-    rows_of_pixels = []
-    for name, pictures in lines:
-        label = Image.new("RGB", (LABEL_PX, pictures[0].height), "white")
-        ImageDraw.Draw(label).text((8, 8), textwrap.fill(name, 20), "black", font_size=16)
-        rows_of_pixels.append(np.concatenate([np.asarray(picture) for picture in (label, *pictures)], axis=1))
-    Image.fromarray(np.concatenate(rows_of_pixels)).save(path)
+            lines[method] = labelled(method, [Image.open(strip) for strip in strips])
+    names = [name for name in ("held-out photos", "before", *METHODS) if name in lines]
+    described = PngInfo()
+    described.add_text("lines", json.dumps(names))
+    grid = Image.fromarray(np.concatenate([lines[name] for name in names]))
+    grid.save(path, pnginfo=described)
+
+
+def labelled(name: str, pictures: list[Image.Image]) -> np.ndarray:
+    """A line of the grid: its name and its pictures side by side."""
+    label = Image.new("RGB", (LABEL_PX, pictures[0].height), "white")
+    ImageDraw.Draw(label).text((8, 8), textwrap.fill(name, 20), "black", font_size=16)
+    return np.concatenate([np.asarray(picture) for picture in (label, *pictures)], axis=1)
+
+
+def earlier_lines(path: Path) -> dict[str, np.ndarray]:
+    """The lines of a grid that was written before, by their names, which it holds."""
+    if not path.exists():
+        return {}
+    with Image.open(path) as grid:
+        names = json.loads(grid.text["lines"])
+        return dict(zip(names, np.split(np.asarray(grid.convert("RGB")), len(names)), strict=True))
 
 
 def held_out_strip(subject: str) -> Image.Image:
