@@ -43,6 +43,12 @@ def weights_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
+def token_beside(folder: Path) -> Path | None:
+    """The file of a token that was learned beside other weights; None without one, or where it is all."""
+    file = folder / EMBEDS_NAME
+    return file if file.is_file() and file != weights_file(folder) else None
+
+
 def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) -> Path:
     """Where the adapter of a checkpoint lies, or the finished one; or the moving average of its weights."""
     if step is None:

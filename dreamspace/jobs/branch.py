@@ -76,7 +76,7 @@ def _check_disk(run_dir: Path, checkpoint: Path) -> None:
     if free < needed * 1.05:
         raise ValueError(
             f"The disk of {existing} has {free / 1e6:.0f} MB free and {checkpoint.name} takes "
-            f"{needed * 1.05 / 1e6:.0f} MB. Free some space, or choose another disk by --run."
+            f"{needed * 1.05 / 1e6:.0f} MB. Free some space, or put the run on another disk."
         )
 
 

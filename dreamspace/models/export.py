@@ -18,7 +18,7 @@ from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.source import INDEX_FILE
 from dreamspace.models.weights import check_weights, trained_folder
-from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME, unfinished, weights_file
+from dreamspace.run_folder import WEIGHTS_NAME, token_beside, unfinished, weights_file
 
 
 def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -51,8 +51,8 @@ def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
         else:
             with replace_file(out) as temporary:
                 shutil.copyfile(file, temporary)
-        token_file = source / EMBEDS_NAME
-        if token_file.is_file() and token_file != file:
+        token_file = token_beside(source)
+        if token_file is not None:
             with replace_file(token_path(out)) as temporary:
                 shutil.copyfile(token_file, temporary)
     events.write("done", path=out)

@@ -15,12 +15,12 @@ from dreamspace.config.findings import report
 from dreamspace.files import read_text
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.run_folder import AVERAGED, merged_folder, weights_file
+from dreamspace.run_folder import AVERAGED, merged_folder, token_beside, weights_file
 from dreamspace.simpletuner.exporting import export_simpletuner
 from dreamspace.ui.library import Run
 from dreamspace.ui.media import HEADERS, existing_folder, is_inside
 
-Form = Literal["own", "kohya", "merged"]
+Form = Literal["own", "kohya", "merged", "token"]
 
 _CHUNK_BYTES = 1 << 20
 _HEADERS = {**HEADERS, "Cache-Control": "no-store"}
@@ -41,7 +41,8 @@ def adapter_url(run_dir: Path, what: str = "adapter", form: Form = "own") -> str
 
     Args:
         what: "adapter", its moving average (`AVERAGED`), or the name of a checkpoint.
-        form: "own" is the file as it was trained, "merged" a zip of the whole model once that was made.
+        form: "own" is the file as it was trained, "token" that of a word that was learned beside it, "merged"
+            a zip of the whole model once that was made.
     """
     query = "" if form == "own" else f"?format={form}"
     return f"/download/{quote(run_dir.name)}/{what}{query}"
@@ -67,7 +68,8 @@ def downloads_router(workspace: Workspace) -> APIRouter:
         run_dir = existing_folder(workspace.run_dir, run_id)
         folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
         folders |= {name: run_dir / name for name in ("adapter", AVERAGED)}
-        file = weights_file(folders[what]) if what in folders else None
+        find = token_beside if format == "token" else weights_file
+        file = find(folders[what]) if what in folders else None
         if file is None or not is_inside(file, run_dir):
             raise HTTPException(404)
         name = run_id + {"adapter": "", AVERAGED: "-averaged"}.get(what, f"-{what}")
@@ -87,6 +89,7 @@ def downloads_router(workspace: Workspace) -> APIRouter:
             content = kohya_file(file, run.config, list(run.datasets))
             headers = _attached(f"{name}-kohya.safetensors")
             return Response(content, media_type="application/octet-stream", headers=headers)
+        name += "-token" * (format == "token")
         return FileResponse(
             file, headers=_attached(f"{name}.safetensors"), media_type="application/octet-stream"
         )

@@ -1,4 +1,4 @@
-"""Step 6: before and after at the same seed, pictures of one's own prompts, and what to take away."""
+"""Step 6: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
 from dreamspace.jobs.launcher import stop
-from dreamspace.ui import take_away
+from dreamspace.ui import continue_panel, take_away
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, job_arguments
 from dreamspace.ui.media import event_picture_url
@@ -41,6 +41,7 @@ def build(guide: Guide) -> None:
             make = gr.Button("Make images", variant="primary", elem_id="make")
         with gr.Column(scale=7, min_width=300):
             made = guide.html(_made, events=("stop_job",), elem_id="made")
+    continue_panel.build(guide, chosen_step)
     take_away.build(guide, chosen_step)
 
     guide.form(prompt, _proposed_prompts)

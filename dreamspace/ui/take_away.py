@@ -12,8 +12,16 @@ from dreamspace.config.exports import ExportFormat, formats, kind_of_weights
 from dreamspace.hub.base_model import merged_size_bytes
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.workspace import JobStatus
-from dreamspace.run_folder import AVERAGED, adapter_folder, merged_folder, step_name, unfinished, weights_file
-from dreamspace.ui.downloads import adapter_url, pair_url
+from dreamspace.run_folder import (
+    AVERAGED,
+    adapter_folder,
+    merged_folder,
+    step_name,
+    token_beside,
+    unfinished,
+    weights_file,
+)
+from dreamspace.ui.downloads import Form, adapter_url, pair_url
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, job_arguments
 from dreamspace.ui.new_training import start_job
@@ -26,6 +34,7 @@ TITLES: dict[ExportFormat, tuple[str, str]] = {
     "merged": ("The whole model", "A folder in diffusers' layout with the training merged in, as a zip."),
 }
 TOKEN_TITLE = ("The learned token", "One small file, for diffusers and what else loads such tokens.")
+TOKEN_BESIDE_TEXT = "One small file, to be loaded beside the weights: they were trained with this word."
 FULL_TITLE = (
     "The trained weights",
     "One file with all weights of the denoiser, without the rest of the model.",
@@ -51,6 +60,10 @@ class _Weights:
     def file(self, run: Run) -> Path | None:
         """The file that holds them."""
         return weights_file(adapter_folder(run.dir, self.step, self.is_averaged))
+
+    def token_file(self, run: Run) -> Path | None:
+        """The file of a token that was learned beside them."""
+        return token_beside(adapter_folder(run.dir, self.step, self.is_averaged))
 
 
 def build(guide: Guide, chosen_step: Callable[[Page], int]) -> None:
@@ -87,17 +100,32 @@ def download_panel(page: Page, step: int) -> Markup:
                 "text": text,
                 "is_merged": is_merged,
                 "size_bytes": _merged_size_bytes(run) if is_merged else weights[0].file(run).stat().st_size,
-                "entries": [_entry(page, run, found, name) for found in weights],
+                "entries": [
+                    _merged_entry(page, run, found) if is_merged else _entry(run, found, _form(name))
+                    for found in weights
+                ],
             }
         )
+    rows[1:1] = _token_rows(run, weights)
     return render(
         "download.html",
         rows=rows,
+        noun={"full": "weights", "token": "token"}.get(kind, "adapter"),
         is_finished=run.has_adapter,
         prompt=run.prompt,
         model=run.config.pretrained_model_name_or_path,
         pair=pair_url(run.dir),
     )
+
+
+def _token_rows(run: Run, weights: list[_Weights]) -> list[dict[str, Any]]:
+    """A row where a token was learned beside the weights."""
+    found = [(one, file) for one in weights if (file := one.token_file(run)) is not None]
+    if not found:
+        return []
+    row = {"title": TOKEN_TITLE[0], "text": TOKEN_BESIDE_TEXT, "is_merged": False}
+    entries = [_entry(run, one, "token") for one, _ in found]
+    return [{**row, "size_bytes": found[0][1].stat().st_size, "entries": entries}]
 
 
 def _all_weights(page: Page, step: int) -> list[_Weights]:
@@ -108,10 +136,13 @@ def _all_weights(page: Page, step: int) -> list[_Weights]:
     return found
 
 
-def _entry(page: Page, run: Run, weights: _Weights, name: ExportFormat) -> dict[str, Any]:
-    """One button: a link where the file is there, else what makes it, or how far that is."""
-    form = name if name in ("kohya", "merged") else "own"
-    entry = {
+def _form(name: ExportFormat) -> Form:
+    return "kohya" if name == "kohya" else "own"
+
+
+def _entry(run: Run, weights: _Weights, form: Form) -> dict[str, Any]:
+    """One button: a link to a file that is there."""
+    return {
         "what": weights.what,
         "label": weights.label,
         "url": adapter_url(run.dir, weights.what, form),
@@ -119,8 +150,11 @@ def _entry(page: Page, run: Run, weights: _Weights, name: ExportFormat) -> dict[
         "percent": 0,
         "status": None,
     }
-    if name != "merged":
-        return entry
+
+
+def _merged_entry(page: Page, run: Run, weights: _Weights) -> dict[str, Any]:
+    """The same of a whole model: what makes it, or how far that is, where it is not there."""
+    entry = _entry(run, weights, "merged")
     folder = merged_folder(run.dir, weights.what)
     if folder.is_dir():
         return {**entry, "size_bytes": _size_bytes(folder)}
@@ -185,7 +219,7 @@ def _make(page: Page, clicked: dict[str, Any]) -> View:
     if free < needed:
         raise ValueError(
             f"The disk has {free / 1e9:.1f} GB free, and the whole model needs {needed / 1e9:.1f} GB. "
-            "Free some space, or take the small file: it does the same beside the base model."
+            "Free some space, or take the trained weights above: they do the same beside the base model."
         )
     arguments = {
         "run_dir": str(run.dir),

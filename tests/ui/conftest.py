@@ -13,6 +13,9 @@ from dreamspace.jobs.job import ProcessRecord, is_live
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.subjects import write_photos
 from dreamspace.ui import changes
+from dreamspace.ui.history import Histories
+from dreamspace.ui.page import Page as PageState
+from dreamspace.ui.page import View
 from tests.ui.app_process import App
 
 # A busy machine is slow to answer; what never comes is waited for once.
@@ -41,6 +44,12 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path / "workspace")
     yield workspace
     end_jobs(workspace)
+
+
+@pytest.fixture
+def look(workspace: Workspace) -> Callable[[View], PageState]:
+    """What a visitor sees at an address: `look(View(...))`."""
+    return lambda view: PageState(workspace, Histories(), view)
 
 
 def end_jobs(workspace: Workspace) -> None:

@@ -18,16 +18,10 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import overview, photos_step, publish_step, result_step, train_step
 from dreamspace.ui.downloads import downloads_router
 from dreamspace.ui.guide import Guide
-from dreamspace.ui.history import Histories
 from dreamspace.ui.media import media_router
 from dreamspace.ui.page import Page, View, duration, render
 from dreamspace.ui.take_away import download_panel
 from tests.ui.recorded import record_run
-
-
-@pytest.fixture
-def look(workspace: Workspace) -> Callable[[View], Page]:
-    return lambda view: Page(workspace, Histories(), view)
 
 
 @pytest.mark.parametrize(
