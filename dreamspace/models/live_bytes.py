@@ -107,4 +107,8 @@ class Known(Tensor):
             with unset_fake_temporarily():
                 return super().__torch_function__(function, types, arguments, options or {})
         with torch._C.DisableTorchFunctionSubclass():
-            return function(*arguments, **options or {})
+            # Beside tensors without values it has none either.
+            arguments, options = torch.utils._pytree.tree_map_only(
+                cls, lambda known: torch.empty(known.shape, dtype=known.dtype), (arguments, options or {})
+            )
+            return function(*arguments, **options)
