@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.random_models import Modules, batched
 from dreamspace.config import RunConfig
+from dreamspace.data.evaluation_photos import EvaluationPhotos
 from dreamspace.data.geometry import GeometryRules, plan_geometry
 from dreamspace.data.masks import Mask
 from dreamspace.data.plan import PlannedDataset, StepPlan
@@ -54,6 +55,8 @@ def random_set(
             step_rows=config.train_batch_size,
         ),
         conditioning={"prompt": modules.conditioning},
+        judged_by=EvaluationPhotos({}, "weak"),
+        eval_photos={},
     )
 
 

@@ -8,6 +8,7 @@ import sys
 
 from dreamspace.commands.caption import add_caption_options, run_caption
 from dreamspace.commands.estimate import add_estimate_options, run_estimate
+from dreamspace.commands.evaluate import add_evaluate_options, run_evaluate
 from dreamspace.commands.export import add_export_weights_options, run_export_weights
 from dreamspace.commands.images import add_generate_options, add_prior_options, run_generate, run_prior
 from dreamspace.commands.jobs import hub_token, run_job
@@ -126,6 +127,11 @@ _COMMANDS = {
     ),
     "words": ("show what the tokenizers make of a prompt", add_words_options, run_words),
     "generate": ("make images with a run or an adapter", add_generate_options, run_generate),
+    "evaluate": (
+        "say which checkpoint of a run to take and why, or what an adapter is worth",
+        add_evaluate_options,
+        run_evaluate,
+    ),
     "publish": (
         "push a finished run to the Hugging Face Hub (token in HF_TOKEN)",
         add_publish_options,

@@ -64,3 +64,10 @@ def merged_folder(run_dir: Path, what: str) -> Path:
 def unfinished(folder: Path) -> Path:
     """Where a folder is written that is to appear whole or not at all."""
     return folder.with_name(f".{folder.name}.new")
+
+
+EVALUATION_FILE = "evaluation.json"
+"""In a run, what its checkpoints score, and which one is recommended."""
+
+EVALUATION_FOLDER = "evaluation"
+"""In a run, the images that its checkpoints were judged by, a folder for each."""

@@ -32,6 +32,7 @@ KINDS: dict[str, str] = {
     "prior": "dreamspace.models.prior:prior",
     "mask": "dreamspace.models.mask_job:mask",
     "caption": "dreamspace.models.caption_job:caption",
+    "evaluate": "dreamspace.evaluation.evaluate_job:evaluate",
     "generate": "dreamspace.models.generate:generate",
     "tokens": "dreamspace.prompts.tokens_job:tokens",
     "lookalikes": "dreamspace.prompts.lookalikes_job:lookalikes",

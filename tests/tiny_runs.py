@@ -40,6 +40,10 @@ SETTINGS: dict[str, Any] = {
     "validation_step_interval": 1000,
     "validation_num_inference_steps": 2,
     "validation_preview_steps": 1,
+    "held_out_photos": False,
+    "eval_loss_disable": True,
+    "evaluation_type": "none",
+    "evaluate_checkpoints": False,
 }
 
 

@@ -10,6 +10,7 @@ from pydantic import field_validator, model_validator
 
 from dreamspace.config.dataset import MAX_EDGE_PX, DatasetConfig
 from dreamspace.config.dialects import RUN_DIALECT
+from dreamspace.config.evaluation_settings import EvaluationSettings
 from dreamspace.config.families import FLAVOURS, flavour_model
 from dreamspace.config.lycoris import BYPASSING_ALGOS, LycorisConfig
 from dreamspace.config.parsing import parse_settings
@@ -39,6 +40,7 @@ BITSANDBYTES_OPTIMIZERS = ("bnb-adamw8bit", "lion")
 # Pydantic takes the fields of the last base first: the model's settings stand at the top of a config.json.
 class RunConfig(
     WordSettings,
+    EvaluationSettings,
     ValidationSettings,
     CheckpointSettings,
     EmaSettings,

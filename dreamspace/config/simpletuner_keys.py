@@ -29,6 +29,12 @@ SHARED_RUN_KEYS = frozenset(
         "ema_validation",
         "ema_warmup_steps",
         "enable_group_offload",
+        "eval_dataset_pooling",
+        "eval_epoch_interval",
+        "eval_loss_disable",
+        "eval_steps_interval",
+        "eval_timesteps",
+        "evaluation_type",
         "gradient_accumulation_steps",
         "gradient_checkpointing",
         "huber_c",
@@ -57,6 +63,8 @@ SHARED_RUN_KEYS = frozenset(
         "validation_lycoris_strength",
         "noise_offset",
         "optimizer",
+        "num_eval_images",
+        "pretrained_evaluation_model_name_or_path",
         "pretrained_model_name_or_path",
         "quantize_via",
         "rescale_betas_zero_snr",
@@ -181,9 +189,7 @@ IGNORED_RUN_KEYS = _table({
     "All layers are trained to the end, those of text encoders where train_text_encoder says so.": """
         freeze_encoder_after freeze_encoder_before freeze_encoder_strategy layer_freeze_strategy
         save_text_encoder text_encoder_limit""",
-    "Not supported yet: nothing is measured during the training but its loss.": """
-        eval_dataset_id eval_dataset_pooling eval_epoch_interval eval_loss_disable eval_steps_interval
-        eval_timesteps evaluation_type num_eval_images pretrained_evaluation_model_name_or_path""",
+    "Every dataset of type 'eval' is measured on.": "eval_dataset_id",
     "Validation images are drawn every validation_step_interval, one a prompt, by the model's scheduler.": """
         disable_benchmark inference_scheduler_timestep_spacing num_validation_images
         validation_adapter_config validation_adapter_mode validation_adapter_name

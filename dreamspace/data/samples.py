@@ -1,6 +1,5 @@
 """The samples of a run: every photo of every dataset, with its captions, geometry and mask."""
 
-import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from dreamspace.data.geometry import (
     apply_geometry,
     plan_geometry,
 )
+from dreamspace.data.held_out import content_id
 from dreamspace.data.masks import Mask, find_mask
 from dreamspace.data.photos import PhotoError, list_photos, read_photo
 from dreamspace.data.plan import mix_seed
@@ -140,19 +140,19 @@ def _read_sample(
         ValueError: as `read_samples`.
     """
     changed_ns = path.stat().st_mtime_ns
-    size, content_id, read_remarks = _read_facts(path, changed_ns)
+    size, own_id, read_remarks = _read_facts(path, changed_ns)
     mask, focus = None, None
     if masks:
         mask = _mask_of(path, masks)
         focus = mask.box(*size)
     if rules.follows == "face":
         focus = _find_face(path, changed_ns)
-    seed_key = mix_seed(seed, int(content_id, 16))
+    seed_key = mix_seed(seed, int(own_id, 16))
     geometry = plan_geometry(*size, rules, multiple_px, seed_key=seed_key, focus=focus)
     if isinstance(geometry, LeftOut):
         raise PhotoError(path.name, geometry.reason)
     target = dataset.regularisation_target if dataset.is_regularisation_data else None
-    sample = Sample(path, content_id, captions_of(dataset, path), geometry, target, mask)
+    sample = Sample(path, own_id, captions_of(dataset, path), geometry, target, mask)
     return sample, [*read_remarks, *(f"{path.name}: {remark}" for remark in geometry.remarks)]
 
 
@@ -167,7 +167,7 @@ def _mask_of(photo: Path, masks: list[DatasetConfig]) -> Mask:
 def _read_facts(path: Path, _changed_ns: int) -> tuple[Size, str, tuple[str, ...]]:
     """(width, height) in px, the content id and remarks; raises PhotoError."""
     picture, remarks = read_photo(path)
-    return picture.size, hashlib.sha256(path.read_bytes()).hexdigest()[:16], tuple(remarks)
+    return picture.size, content_id(path), tuple(remarks)
 
 
 @lru_cache(maxsize=4096)

@@ -1,44 +1,58 @@
 """CLIP embeddings through open_clip: of pictures and of prompts, in one space."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamspace.config import is_hub_id
 from dreamspace.mini import MODEL_FOLDER
+from dreamspace.models.source import hub_snapshot
+from dreamspace.suggest import nearest
 
 BATCH_SIZE = 32
+USUAL_CLIP = "ViT-L-14-336/openai"
 
+TRANSFORMERS_NAMES = {
+    "openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "openai/clip-vit-base-patch16": "ViT-B-16/openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14/openai",
+    "openai/clip-vit-large-patch14-336": USUAL_CLIP,
+}
+"""What open_clip calls models that are best known by their id for transformers."""
 
-@contextmanager
-def _quiet():
-    """open_clip logs each step of loading to the root logger."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
+_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 class Clip:
     """A CLIP model; embeddings are unit vectors.
 
     Args:
-        source: a folder in open_clip's layout, or mini's own.
+        source: mini's own folder, or any other in open_clip's layout; an open_clip name, with the tag of its
+            weights ("ViT-L-14/openai") or a file of them ("ViT-L-14:FILE.safetensors"); or a Hub id.
+
+    Raises:
+        ValueError: if there is no such model, it cannot be had, or only as a pickle.
     """
 
-    def __init__(self, source: Path = MODEL_FOLDER / "clip", device: torch.device | str = "cpu") -> None:
-        name = f"local-dir:{Path(source)}"
+    def __init__(
+        self, source: Path | str = MODEL_FOLDER / "clip", device: torch.device | str = "cpu"
+    ) -> None:
+        self.name = "mini's own CLIP" if Path(source) == MODEL_FOLDER / "clip" else str(source)
         with _quiet():
-            self.model, self.preprocess = open_clip.create_model_from_pretrained(name, device=device)
-            self.tokenizer = open_clip.get_tokenizer(name)
-        self.model.eval()
+            self.model, self.preprocess, self.tokenizer = _load(str(source))
+        self.model.eval().requires_grad_(False)
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the model."""
+        self.model.to(device)
         self.device = device
 
     @torch.no_grad()
@@ -63,3 +77,87 @@ class Clip:
     def choose(self, pictures: Tensor, prompts: Sequence[str]) -> list[int]:
         """For each picture, embedded as (N, D), the index of the prompt nearest to it (zero-shot)."""
         return (pictures @ self.embed_prompts(prompts).T).argmax(dim=1).tolist()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs each step of loading to the root logger."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+def _load(source: str) -> tuple[Any, Any, Any]:
+    """Model, preprocessing of pictures, and tokenizer."""
+    source = TRANSFORMERS_NAMES.get(source, source)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder)
+    architecture, _, file = source.partition(":")
+    if file:
+        return _named(architecture, Path(file).expanduser(), {})
+    architecture, _, tag = source.partition("/")
+    if architecture in open_clip.list_models():
+        return _tagged(architecture, tag)
+    if is_hub_id(source):
+        return _from_folder(hub_snapshot(source, [_CONFIG, _WEIGHTS, "*.json", "*.txt", "*.model"]))
+    raise ValueError(
+        f"There is no CLIP '{source}'.{nearest(architecture, open_clip.list_models())} Give an open_clip "
+        f"name such as '{USUAL_CLIP}', a Hub id, a folder, or NAME:FILE.safetensors."
+    )
+
+
+def _from_folder(folder: Path) -> tuple[Any, Any, Any]:
+    missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"The CLIP in {folder} holds no {missing[0]}, and pickles are not loaded. Give a folder in "
+            "open_clip's layout with safetensors."
+        )
+    name = f"local-dir:{folder}"
+    model, preprocess = open_clip.create_model_from_pretrained(name)
+    return model, preprocess, open_clip.get_tokenizer(name)
+
+
+def _tagged(architecture: str, tag: str) -> tuple[Any, Any, Any]:
+    """A model of open_clip's list, whose weights the Hub holds as safetensors."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    tag = tag or (tags[0] if tags else "")
+    if tag not in tags:
+        raise ValueError(
+            f"open_clip has no weights '{tag}' for {architecture}.{nearest(tag, tags)} "
+            f"Known: {', '.join(tags) or 'none'}."
+        )
+    published = open_clip.get_pretrained_cfg(architecture, tag)
+    hub_id = str(published.get("hf_hub", "")).rpartition("/")[0]
+    if not hub_id:
+        raise ValueError(
+            f"open_clip's weights {architecture}/{tag} are published as a pickle alone, which is not loaded. "
+            "Choose others."
+        )
+    return _named(architecture, hub_snapshot(hub_id, [_WEIGHTS]) / _WEIGHTS, published)
+
+
+def _named(architecture: str, weights: Path, published: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """A model by its name and file; `published` is what open_clip notes of its weights."""
+    if architecture not in open_clip.list_models():
+        raise ValueError(
+            f"open_clip knows no model '{architecture}'.{nearest(architecture, open_clip.list_models())}"
+        )
+    if weights.suffix != ".safetensors" or not weights.is_file():
+        raise ValueError(f"There is no file {weights} with a CLIP's weights as safetensors. Check the path.")
+    options = {
+        f"image_{name}": published[name]
+        for name in ("mean", "std", "interpolation", "resize_mode")
+        if published.get(name) is not None
+    }
+    model, preprocess = open_clip.create_model_from_pretrained(
+        architecture,
+        pretrained=str(weights),
+        force_quick_gelu=bool(published.get("quick_gelu")),
+        **options,
+    )
+    return model, preprocess, open_clip.get_tokenizer(architecture)

@@ -1,7 +1,10 @@
 """The device that computes, and how tensors come to it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def best_device() -> torch.device:
@@ -22,3 +25,15 @@ def sent(tensor: Tensor, device: torch.device, copy: bool = False) -> Tensor:
 def runs_ahead(device: str) -> bool:
     """Whether the host may go on while a tensor is on its way: MPS may read it after it is gone."""
     return device == "cuda"
+
+
+@contextmanager
+def on_device(module: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Have a module, if there is one, on the device, and afterwards on the CPU again."""
+    if module is not None:
+        module.to(device)
+    try:
+        yield
+    finally:
+        if module is not None:
+            module.to("cpu")

@@ -56,6 +56,23 @@ def model_folder(name: str, part: str = "") -> Path:
 @cache
 def _downloaded(hub_id: str, beginning: str = "") -> Path:
     """The parts of a model that its index names and that begin so, but for those that nothing here needs."""
+    folder = hub_snapshot(hub_id, [INDEX_FILE])
+    if not (folder / INDEX_FILE).is_file():
+        raise ValueError(
+            f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
+        )
+    parts = {*model_index(folder), "tiny_vae"}.difference(UNUSED_PARTS)
+    wanted = sorted(part for part in parts if part.startswith(beginning))
+    patterns = [f"{part}/{pattern}" for part in wanted for pattern in _PART_PATTERNS]
+    return hub_snapshot(hub_id, [INDEX_FILE, *patterns])
+
+
+def hub_snapshot(hub_id: str, patterns: list[str]) -> Path:
+    """The folder of a model's files on the Hub that match one of the patterns, downloaded if not cached.
+
+    Raises:
+        ValueError: if there is no such model, it is gated, or it cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -65,15 +82,7 @@ def _downloaded(hub_id: str, beginning: str = "") -> Path:
     )
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE]))
-        if not (folder / INDEX_FILE).is_file():
-            raise ValueError(
-                f"{hub_id} is not a model in diffusers' layout: it holds no {INDEX_FILE}. Give another one."
-            )
-        parts = {*model_index(folder), "tiny_vae"}.difference(UNUSED_PARTS)
-        wanted = sorted(part for part in parts if part.startswith(beginning))
-        patterns = [f"{part}/{pattern}" for part in wanted for pattern in _PART_PATTERNS]
-        return Path(snapshot_download(hub_id, allow_patterns=[INDEX_FILE, *patterns]))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except GatedRepoError:
         raise ValueError(
             f"The model {hub_id} is gated. Accept its terms on its page, then run `hf auth login`, "

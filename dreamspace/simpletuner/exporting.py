@@ -8,6 +8,7 @@ from dreamspace.config.datasets import subject_prompt
 from dreamspace.config.findings import Finding
 from dreamspace.config.run import RunConfig
 from dreamspace.config.simpletuner_keys import SHARED_RUN_KEYS
+from dreamspace.data.held_out import held_out_files
 from dreamspace.files import write_json
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.simpletuner.exported_datasets import export_dataset, text_cache
@@ -209,6 +210,10 @@ def _lost(config: RunConfig, datasets: list[DatasetConfig], notes: Notes) -> Non
         "prior_loss_weight": (
             has_noise_prior and config.prior_loss_weight != 1,
             "SimpleTuner weighs all datasets alike.",
+        ),
+        "held_out_photos": (
+            bool(held_out_files(config, datasets)),
+            "SimpleTuner trains on all photos: move those that are to be held out into an 'eval' dataset.",
         ),
         "num_class_images": (
             config.num_class_images > 0,

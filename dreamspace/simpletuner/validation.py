@@ -9,6 +9,7 @@ NEGATIVE_PROMPT = "blurry, cropped, ugly"
 def translate_validation(draft: Draft, find: Find) -> None:
     """Take what concerns validation images; `find` finds the files that it names."""
     given = draft.given
+    draft.settings["held_out_photos"] = False  # All photos of its image datasets are trained on there.
     _resolution(draft)
     _prompt_library(draft, find)
     if is_true(given.get("validation_preview")):
@@ -21,7 +22,9 @@ def translate_validation(draft: Draft, find: Find) -> None:
         message = f"SimpleTuner drops an empty text and takes '{NEGATIVE_PROMPT}'; ',' says nothing there."
         draft.say("trap", "validation_negative_prompt", message)
     if given.get("evaluation_type") == "clip":
-        draft.say("trap", "evaluation_type", "SimpleTuner scores only the last image of each prompt.")
+        draft.say(
+            "trap", "evaluation_type", "SimpleTuner scores only the last image of each prompt; here all are."
+        )
     if "validation_prompt" not in given and not is_true(given.get("validation_disable")):
         message = "absent: SimpleTuner draws no prompt of yours; here the subject's own is drawn."
         draft.say("differs", "validation_prompt", message)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
 from dreamspace.data.cache import TensorCache, cache_latents, latents_key
+from dreamspace.data.evaluation_photos import EvaluationPhotos, split_photos
 from dreamspace.data.hub_dataset import local_copy
 from dreamspace.data.photos import unread_pictures
 from dreamspace.data.plan import PlannedDataset, StepPlan
@@ -21,6 +22,7 @@ from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning, Family, PictureFamily
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
 from dreamspace.models.text import TextEncoders
+from dreamspace.training.eval_loss import EvalPhoto
 from dreamspace.training.masked_loss import is_black
 
 MIXTURE_STEPS = 20_000
@@ -39,7 +41,9 @@ class TrainingSet:
     Attributes:
         samples, latents, masks: of each dataset of the plan; latents (C, h, w), masks (h, w) in [0, 1] or
             None where all of a photo counts.
-        conditioning: of every caption and validation prompt.
+        conditioning: of every caption, and of the prompts to validate and evaluate with.
+        judged_by: the photos that the run is judged by.
+        eval_photos: by dataset, those of them that the eval loss is measured on.
     """
 
     samples: list[list[Sample]]
@@ -47,6 +51,8 @@ class TrainingSet:
     masks: list[list[Tensor | None]]
     plan: StepPlan
     conditioning: dict[str, Conditioning]
+    judged_by: EvaluationPhotos
+    eval_photos: dict[str, list[EvalPhoto]]
 
     @property
     def digest(self) -> str:
@@ -144,20 +150,11 @@ def read_training_set(
     """
     events.write("stage", name="caching", message="Reading photos.")
     trained = [dataset for dataset in datasets if dataset.is_trained]
-    multiple_px = model.multiple_px
     folders = [dataset.instance_data_dir for dataset in datasets]
     for folder in dict.fromkeys(dataset.instance_data_dir for dataset in trained):
         for warning in unread_pictures(folder, folders):
             events.write("warning", message=warning, hint="")
-    samples = []
-    for dataset in trained:
-        found, warnings = read_samples(dataset, datasets, multiple_px, config.seed)
-        samples.append(found)
-        for warning in warnings:
-            events.write("warning", message=warning, hint="")
-        if isinstance(model.family, PictureFamily) and not dataset.is_regularisation_data:
-            for warning in softness_warnings(found):
-                events.write("warning", message=warning, hint=SOFTNESS_HINT)
+    samples, judged_by = _read_photos(config, datasets, trained, model, events)
     plan = StepPlan(
         [_planned(dataset, found) for dataset, found in zip(trained, samples, strict=True)],
         config.seed,
@@ -165,10 +162,24 @@ def read_training_set(
         config.data_backend_sampling,
         config.max_train_steps,
     )
-    latents = _cached_latents(trained, samples, model, events, cache_folder(datasets, "image_embeds"))
+    evaluated = _eval_samples(config, judged_by)
+    by_id = {dataset.id: dataset for dataset in datasets}
+    latents = _cached_latents(
+        [*trained, *(by_id[name] for name in evaluated)],
+        [*samples, *evaluated.values()],
+        model,
+        events,
+        cache_folder(datasets, "image_embeds"),
+    )
+    latents, eval_latents = latents[: len(trained)], latents[len(trained) :]
+    eval_photos = {
+        name: [EvalPhoto(sample, rows) for sample, rows in zip(found, encoded, strict=True)]
+        for (name, found), encoded in zip(evaluated.items(), eval_latents, strict=True)
+    }
     masks = _read_masks(samples, latents, events)
     events.write("stage", name="caching", message="Encoding prompts.")
-    prompts = [caption for found in samples for sample in found for caption in sample.captions]
+    shown = [*samples, *judged_by.samples.values()]
+    prompts = [caption for found in shown for sample in found for caption in sample.captions]
     prompts += [*validation_prompts(config, datasets), config.validation_negative_prompt]
     if config.caption_dropout_probability:
         prompts.append("")
@@ -177,7 +188,41 @@ def read_training_set(
     else:
         _check_token(config, samples)
         conditioning = text.rows(prompts)
-    return TrainingSet(samples, latents, masks, plan, conditioning)
+    return TrainingSet(samples, latents, masks, plan, conditioning, judged_by, eval_photos)
+
+
+def _read_photos(
+    config: RunConfig,
+    datasets: list[DatasetConfig],
+    trained: list[DatasetConfig],
+    model: BaseModel,
+    events: EventWriter,
+) -> tuple[list[list[Sample]], EvaluationPhotos]:
+    """The samples of each dataset that is trained on, and the photos that the run is judged by."""
+    found: dict[str, list[Sample]] = {}
+    for dataset in trained:
+        samples, warnings = read_samples(dataset, datasets, model.multiple_px, config.seed)
+        found[dataset.id] = samples
+        for warning in warnings:
+            events.write("warning", message=warning, hint="")
+        if isinstance(model.family, PictureFamily) and not dataset.is_regularisation_data:
+            for warning in softness_warnings(samples):
+                events.write("warning", message=warning, hint=SOFTNESS_HINT)
+    left, judged_by, warnings = split_photos(config, datasets, found, model.multiple_px)
+    for warning in warnings:
+        events.write("warning", message=warning, hint="")
+    return [left[dataset.id] for dataset in trained], judged_by
+
+
+def _eval_samples(config: RunConfig, judged_by: EvaluationPhotos) -> dict[str, list[Sample]]:
+    """By dataset, the photos that the eval loss is measured on."""
+    if config.eval_loss_disable:
+        return {}
+    return {
+        name: sorted(samples, key=lambda sample: sample.content_id)[: config.num_eval_images]
+        for name, samples in judged_by.samples.items()
+        if samples
+    }
 
 
 def _check_token(config: RunConfig, samples: list[list[Sample]]) -> None:

@@ -26,6 +26,7 @@ from dreamspace.training.checkpoints import (
     replace_folder,
     resumable_checkpoints,
 )
+from dreamspace.training.eval_loss import EvalLoss
 from dreamspace.training.fitting import after_out_of_memory, release_memory, settle_memory
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
@@ -98,11 +99,13 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
     if found is None:
         return None
     datasets, training_set = found
+    epoch_steps = training_set.plan.epoch_steps()
     events.write(
         "mixture",
         datasets=training_set.mixture(config.max_train_steps),
         num_instances=training_set.num_instances,
         num_prior=training_set.num_prior,
+        held_out=training_set.judged_by.held_out_names,
     )
 
     events.write("stage", name="loading", message="Loading the model.")
@@ -139,7 +142,18 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
         ema,
         text,
     )
-    return Run(config, job_dir, events, model, state, validator), step
+    eval_loss = None
+    if training_set.eval_photos:
+        eval_loss = EvalLoss(
+            config,
+            model.family,
+            step.schedule,
+            training_set.eval_photos,
+            training_set.conditioning,
+            accelerator,
+            text,
+        )
+    return Run(config, job_dir, events, model, state, validator, eval_loss, epoch_steps), step
 
 
 @dataclass
@@ -152,6 +166,8 @@ class Run:
     model: BaseModel
     state: TrainingState
     validator: Validator
+    eval_loss: EvalLoss | None
+    epoch_steps: int
 
     @property
     def accelerator(self) -> Accelerator:
@@ -161,6 +177,8 @@ class Run:
         """Steps from `start` to the end; returns whether the end was reached."""
         config = self.config
         learning_rates = learning_rate_schedule(config)
+        if self.is_eval_loss_due(start):
+            self.measure(start)
         if self.is_validation_due(start):
             self.validate(start)
         self.events.write("stage", name="training", message="Training.")
@@ -181,6 +199,9 @@ class Run:
             if last or step % config.checkpoint_step_interval == 0:
                 log.flush()
                 self.save(step)
+            if self.is_eval_loss_due(step):
+                log.flush()
+                self.measure(step)
             if self.is_validation_due(step):
                 log.flush()
                 if self.validate(step) and not last:
@@ -203,6 +224,27 @@ class Run:
     def is_validation_due(self, step: int) -> bool:
         """Whether the configuration wants images of this step."""
         return step % self.config.validation_step_interval == 0 or step == self.config.max_train_steps
+
+    def is_eval_loss_due(self, step: int) -> bool:
+        """Whether the configuration wants the eval loss of this step."""
+        config = self.config
+        interval = config.eval_steps_interval
+        if interval is None and config.eval_epoch_interval is not None:
+            interval = max(1, round(config.eval_epoch_interval * self.epoch_steps))
+        interval = interval or config.validation_step_interval
+        return step % interval == 0 or step == config.max_train_steps
+
+    def measure(self, step: int) -> None:
+        """Measure and announce the eval loss of the trained weights, by dataset or pooled."""
+        if self.eval_loss is None or not self.accelerator.is_main_process:
+            return
+        denoiser = self.state.adapter.denoiser.eval()
+        with self.state.in_place("trained"):
+            losses = self.eval_loss.measure(denoiser)
+        denoiser.train()
+        for dataset, by_timestep in losses.items():
+            mean = sum(loss for _, loss in by_timestep) / len(by_timestep)
+            self.events.write("eval_loss", step=step, loss=mean, by_timestep=by_timestep, dataset=dataset)
 
     def weights_shown(self, step: int) -> list[Weights]:
         """The weights whose images are drawn at a step."""

@@ -1,36 +1,23 @@
 """Validation images: the same prompts and seeds at every checkpoint, coming into focus as they are drawn."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
 
 from dreamspace.config import RunConfig
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EventWriter
+from dreamspace.models.device import on_device
 from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.previews import PreviewSink, announced_previews
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.models.text import TextEncoders
 from dreamspace.run_folder import step_name
 from dreamspace.training.saving import Weights
-
-
-@contextmanager
-def on_device(module: nn.Module | None, device: torch.device) -> Iterator[None]:
-    """Have a module, if there is one, on the device, and afterwards on the CPU again."""
-    if module is not None:
-        module.to(device)
-    try:
-        yield
-    finally:
-        if module is not None:
-            module.to("cpu")
 
 
 @dataclass

@@ -33,6 +33,7 @@ SAYABLE: dict[str, Any] = {
     "optimizer": "adamw_bf16",
     "adam_epsilon": 1e-6,
     "scheduled_sampling_target": "original_noise",
+    "held_out_photos": False,
 }
 """A run that SimpleTuner can be told in full."""
 

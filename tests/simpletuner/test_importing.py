@@ -245,7 +245,7 @@ def test_what_both_know_is_kept_as_it_is_written(tmp_path: Path) -> None:
     renamed = {"checkpointing_steps": "checkpoint_step_interval"}
     gone = ("num_train_epochs", "grad_clip_method", "disable_segmented_timestep_sampling", "optimizer")
     kept = {renamed.get(key, key): value for key, value in given.items() if key not in gone}
-    expected = RunConfig(**PLAIN | kept | {"optimizer": "adamw"})
+    expected = RunConfig(**PLAIN | kept | {"optimizer": "adamw", "held_out_photos": False})
     assert config == expected
 
 

@@ -1,0 +1,49 @@
+"""Held-out photos: those of the subject that a run is judged by and never learns from."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dreamspace.config import DatasetConfig, RunConfig
+from dreamspace.data.photos import photo_files
+
+FEWEST_PHOTOS = 6
+"""With fewer, each is needed for the training."""
+
+ONE_IN = 5
+
+
+def held_out_ids(content_ids: Iterable[str]) -> set[str]:
+    """Of different photos, by the hashes of their content, those to hold out: the lowest, one in five.
+
+    A photo keeps its place whatever it is called and wherever it lies; with fewer than 6 photos there are
+    none.
+    """
+    different = sorted(set(content_ids))
+    return set(different[: len(different) // ONE_IN]) if len(different) >= FEWEST_PHOTOS else set()
+
+
+def content_id(path: Path) -> str:
+    """16 hex digits that follow from a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def holds_out(config: RunConfig, datasets: Sequence[DatasetConfig]) -> bool:
+    """Whether a run keeps photos out of its training: it may, and has no dataset of its own for that."""
+    has_own = any(dataset.dataset_type == "eval" and not dataset.disabled for dataset in datasets)
+    return config.held_out_photos and not has_own
+
+
+def held_out_files(config: RunConfig, datasets: Sequence[DatasetConfig]) -> list[Path]:
+    """The files of the subject's photos that a run will hold out, sorted; those of folders here alone."""
+    if not holds_out(config, datasets):
+        return []
+    subjects = [dataset for dataset in datasets if dataset.is_trained and not dataset.is_regularisation_data]
+    folders = {
+        dataset.instance_data_dir: dataset.max_num_samples for dataset in subjects if dataset.type == "local"
+    }
+    found = [(folder, limit) for folder, limit in folders.items() if folder.is_dir()]
+    photos = [photo for folder, limit in found for photo in photo_files(folder)[:limit]]
+    ids = {photo: content_id(photo) for photo in photos}
+    chosen = held_out_ids(ids.values())
+    return sorted(photo for photo, found in ids.items() if found in chosen)

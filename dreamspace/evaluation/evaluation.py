@@ -1,0 +1,214 @@
+"""Draws, scores and compares checkpoints; what is finished is kept, so that it can be gone on with."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from dreamspace.evaluation.figures import Figures
+from dreamspace.evaluation.judge import Judge, by_prompt
+from dreamspace.evaluation.painter import Painter
+from dreamspace.evaluation.plan import Drawing, EvaluationPlan
+from dreamspace.evaluation.report import write_report
+from dreamspace.evaluation.verdict import Candidate, Traits, Verdict, decide, standing
+from dreamspace.files import read_json, replace_file, write_json
+from dreamspace.jobs.events import EventWriter
+from dreamspace.models.parameters import Adapter
+from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER, weights_file
+
+STRENGTHS = (0.5, 1.0, 1.5)
+"""Of the recommended adapter, in the report's last grid; what has no strength is drawn as it is."""
+
+NUM_STRENGTH_PROMPTS = 3
+JPEG_QUALITY = 95
+BASE = Candidate(None, "base")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A checkpoint, and where its weights lie."""
+
+    candidate: Candidate
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a run's checkpoints, or of one adapter.
+
+    Attributes:
+        adapter: into which each checkpoint is loaded in turn; its denoiser is the painter's.
+        out: the run's folder, or another one for what comes of it.
+        should_stop: asked after each batch of images.
+        strengths: at which the recommended adapter is drawn.
+    """
+
+    plan: EvaluationPlan
+    painter: Painter
+    judge: Judge
+    adapter: Adapter
+    out: Path
+    events: EventWriter
+    should_stop: Callable[[], bool]
+    strengths: tuple[float, ...] = STRENGTHS
+
+    def run(self, entrants: Iterable[Entrant], traits: Traits) -> Verdict | None:
+        """Evaluate the base model and every entrant, and write what comes of it; None if it was stopped."""
+        entrants = list(entrants)
+        base = self._figures(BASE, None, None)
+        if base is None:
+            return None
+        figures = {}
+        for entrant in entrants:
+            file = weights_file(entrant.folder)
+            assert file is not None, f"{entrant.folder} holds no weights"
+            found = self._figures(entrant.candidate, file, self._pictures(BASE))
+            if found is None:
+                return None
+            figures[entrant.candidate] = found
+        standings = [standing(each, found, base, self.judge.photos) for each, found in figures.items()]
+        verdict = decide(standings, traits, self.judge.photos)
+        chosen = next(each for each in entrants if each.candidate == verdict.best.candidate)
+        if not self._draw_strengths(chosen):
+            return None
+        self._write(base, figures, verdict, entrants)
+        self.events.write(
+            "verdict",
+            step=chosen.candidate.step,
+            weights=chosen.candidate.weights,
+            path=self._relative(chosen.folder),
+            reason=verdict.reason,
+        )
+        return verdict
+
+    def _folder(self, candidate: Candidate) -> Path:
+        return self.out / EVALUATION_FOLDER / candidate.folder_name
+
+    def _figures(
+        self, candidate: Candidate, file: Path | None, base: dict[str, list[Image.Image]] | None
+    ) -> Figures | None:
+        """What a candidate's images score, read where it was found out before; None if it was stopped."""
+        record = self._folder(candidate) / "figures.json"
+        digest = self._digest(file)
+        if record.exists() and (known := read_json(record))["digest"] == digest:
+            return Figures.from_json(known["figures"])
+        record.unlink(missing_ok=True)
+        if file is not None:
+            self.adapter.load(file)
+        names = [self._name(drawing) for drawing in self.plan.drawings]
+        if not self._draw(candidate, self.plan.drawings, names):
+            return None
+        device = getattr(self.painter.pipeline, self.painter.family.denoiser_part).device
+        self.judge.to(device)
+        found = self.judge.figures(self.plan, self._pictures(candidate), base)
+        self.judge.to("cpu")
+        write_json(record, {"digest": digest, "figures": found.to_json()})
+        return found
+
+    def _draw(self, candidate: Candidate, drawings: list[Drawing], names: list[str]) -> bool:
+        """Draw with the weights that are in place and write the images; False if it was stopped."""
+        total = len(drawings)
+
+        def on_drawn(count: int) -> bool:
+            message = f"Evaluating {candidate.name}: {count} of {total} images."
+            self.events.write("stage", name="evaluating", message=message)
+            return self.should_stop()
+
+        if candidate.weights == "base":
+            with self.adapter.off() as denoiser:
+                images = self.painter.of_base(denoiser).draw(drawings, on_drawn)
+        else:
+            images = self.painter.draw(drawings, on_drawn)
+        if images is None:
+            return False
+        for name, image in zip(names, images, strict=True):
+            with replace_file(self._folder(candidate) / name) as temporary:
+                image.save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return True
+
+    def _name(self, drawing: Drawing) -> str:
+        prompt = self.plan.all_prompts.index(drawing.prompt)
+        return f"{prompt}-{self.plan.seeds.index(drawing.seed)}.jpg"
+
+    def _pictures(self, candidate: Candidate) -> dict[str, list[Image.Image]]:
+        """The images as they lie in their files, so that what is gone on with scores the same."""
+        pictures = [
+            Image.open(self._folder(candidate) / self._name(drawing)).convert("RGB")
+            for drawing in self.plan.drawings
+        ]
+        return by_prompt(self.plan.all_prompts, pictures, len(self.plan.seeds))
+
+    def _draw_strengths(self, entrant: Entrant) -> bool:
+        """The recommended adapter at several strengths, unless they are there; False if it was stopped."""
+        drawings = [
+            Drawing(prompt, self.plan.seeds[0]) for prompt in self.plan.prompts[:NUM_STRENGTH_PROMPTS]
+        ]
+        names = {
+            strength: [f"strength-{strength:g}-{index}.jpg" for index in range(len(drawings))]
+            for strength in self.strengths
+        }
+        folder = self._folder(entrant.candidate)
+        missing = [s for s in self.strengths if not all((folder / name).exists() for name in names[s])]
+        if not missing:
+            return True
+        self.adapter.load(weights_file(entrant.folder))
+        for strength in missing:
+            with nullcontext() if strength == 1 else self.adapter.at_strength(strength):
+                if not self._draw(entrant.candidate, drawings, names[strength]):
+                    return False
+        return True
+
+    def _digest(self, file: Path | None) -> str:
+        """Tells what the figures follow from: images, weights and judges."""
+        settings = self.painter.settings
+        how = (settings.width_px, settings.height_px, settings.num_inference_steps, settings.guidance_scale)
+        weights = None if file is None else (file.stat().st_size, file.stat().st_mtime_ns)
+        return repr((self.plan.digest, how, weights, self.judge.digest))
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.out)) if path.is_relative_to(self.out) else str(path)
+
+    def _write(
+        self, base: Figures, figures: dict[Candidate, Figures], verdict: Verdict, entrants: list[Entrant]
+    ) -> None:
+        """`evaluation.json`, and the report beside it."""
+        folders = {entrant.candidate: entrant.folder for entrant in entrants}
+        outcome = {
+            "subject": self.plan.subject,
+            "class_word": self.plan.class_word,
+            "prompts": list(self.plan.prompts),
+            "leak_prompts": dict(self.plan.leaks),
+            "all_prompts": self.plan.all_prompts,
+            "seeds": list(self.plan.seeds),
+            "strengths": list(self.strengths),
+            "clip": self.judge.clip.name,
+            "likeness": self.judge.likeness_name,
+            "photos": asdict(self.judge.photos),
+            "base": base.to_json(),
+            "candidates": [
+                {
+                    "name": each.candidate.name,
+                    "folder": each.candidate.folder_name,
+                    "step": each.candidate.step,
+                    "weights": each.candidate.weights,
+                    "path": self._relative(folders[each.candidate]),
+                    "figures": figures[each.candidate].to_json(),
+                    **{
+                        name: getattr(each, name)
+                        for name in (
+                            *("fidelity", "adherence", "leak", "copying", "contrast", "score"),
+                            "is_on_front",
+                        )
+                    },
+                }
+                for each in verdict.standings
+            ],
+            "best": verdict.best.candidate.folder_name,
+            "reason": verdict.reason,
+            "warnings": verdict.warnings,
+            "next_steps": verdict.next_steps,
+        }
+        write_json(self.out / EVALUATION_FILE, outcome)
+        write_report(self.out, outcome)

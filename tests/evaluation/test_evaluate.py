@@ -1,0 +1,161 @@
+"""The `evaluate` job by the real command, on a run and on an adapter from elsewhere."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_runs import assert_refused, cropped_dataset, draw_photos, run_command, write_run_folder
+
+from dreamspace.config import RunConfig
+from dreamspace.evaluation.plan import evaluation_plan
+from dreamspace.mini import MODEL_FOLDER
+from tests.tiny_runs import train_here
+
+SETTINGS = {
+    "max_train_steps": 4,
+    "gradient_accumulation_steps": 1,
+    "checkpoint_step_interval": 2,
+    "validation_disable": True,
+    "validation_prompts": [],
+    "use_ema": True,
+    "pretrained_evaluation_model_name_or_path": str(MODEL_FOLDER / "clip"),
+    "pretrained_similarity_model_name_or_path": "none",
+    "evaluation_prompts": ["a photo of a {subject} in the snow", "a photo of a {subject} at night"],
+    "held_out_photos": True,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A run with two checkpoints and their moving averages, and a held-out photo."""
+    run_dir = tmp_path_factory.mktemp("judged") / "run"
+    photos = draw_photos(run_dir.with_name("photos"), 6)
+    write_run_folder(run_dir, tiny_model, [cropped_dataset(photos)], **SETTINGS)
+    train_here(run_dir)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path) -> Path:
+    result = run_command("evaluate", run)
+    assert result.returncode == 0, result.stderr
+    assert str(run / "evaluation.html") in result.stdout
+    return run
+
+
+def outcome_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_every_checkpoint_and_its_average_are_judged_and_one_is_recommended(evaluated: Path):
+    outcome = outcome_of(evaluated)
+    assert [each["folder"] for each in outcome["candidates"]] == [
+        *("step-000002", "step-000002-ema"),
+        *("step-000004", "step-000004-ema"),
+    ]
+    best = max(outcome["candidates"], key=lambda each: each["score"])
+    chosen = next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
+    assert chosen["score"] >= best["score"] - 0.01
+    assert outcome["reason"].count(". ") == 1
+    assert outcome["photos"]["evidence"] == "held_out"
+    for each in outcome["candidates"]:
+        assert set(each["figures"]["leaks"]) == {"class", "other class", "beside", "empty"}
+        assert (evaluated / each["path"]).is_dir()
+        images = list((evaluated / "evaluation" / each["folder"]).glob("*-[01].jpg"))
+        assert len(images) >= 2 * 6
+
+
+def test_the_report_holds_everything_in_one_file(evaluated: Path):
+    report = (evaluated / "evaluation.html").read_text()
+    outcome = outcome_of(evaluated)
+    assert outcome["reason"] in report
+    assert 'src="data:image/jpeg;base64,/9j/' in report
+    assert report.count("<svg") == 2
+    assert "http" not in report.replace("http-equiv", "")
+    grid = report[report.index("Checkpoint by prompt") : report.index("What should not show")]
+    assert grid.count("<img") == 2 * 5
+    strengths = report[report.index("Strength by prompt") :]
+    assert strengths.count("<img") == 3 * 2
+    assert str(evaluated) not in report
+
+
+def test_what_was_finished_is_gone_on_with_and_scores_the_same(evaluated: Path, tmp_path: Path):
+    copy = shutil.copytree(evaluated, tmp_path / "copy")
+    before = outcome_of(copy)
+    shutil.rmtree(copy / "evaluation" / "step-000004-ema")
+    (copy / "evaluation.json").unlink()
+    kept = copy / "evaluation" / "step-000002" / "0-0.jpg"
+    drawn_at = kept.stat().st_mtime_ns
+    result = run_command("evaluate", copy)
+    assert result.returncode == 0, result.stderr
+    assert kept.stat().st_mtime_ns == drawn_at
+    assert "Evaluating step 4 (moving average)" in result.stdout
+    assert "Evaluating step 2:" not in result.stdout
+    assert [each["figures"] for each in outcome_of(copy)["candidates"]] == [
+        each["figures"] for each in before["candidates"]
+    ]
+
+
+def test_an_adapter_from_elsewhere_is_judged_by_photos_that_are_given(
+    evaluated: Path, tiny_model: Path, tmp_path: Path
+):
+    adapter = shutil.copytree(evaluated / "adapter", tmp_path / "adapter")
+    config = RunConfig.load(evaluated / "config.json")
+    words = ["--class-word", config.class_word, "--token", config.token]
+    photos = evaluated.with_name("photos")
+    command = ["evaluate", "--model", tiny_model, "--adapter", adapter, "--photos", photos, *words]
+    result = run_command(*command, "--out", tmp_path / "out")
+    # The usual CLIP cannot be had here, and the sentence says what to do.
+    assert result.returncode == 2
+    assert "could not be downloaded" in result.stderr
+    result = run_command(
+        *command, "--out", tmp_path / "out", "--clip", MODEL_FOLDER / "clip", "--dino", "none"
+    )
+    assert result.returncode == 0, result.stderr
+    outcome = outcome_of(tmp_path / "out")
+    assert [each["name"] for each in outcome["candidates"]] == ["the adapter"]
+    assert outcome["photos"]["evidence"] == "weak"
+    assert any("Weak evidence" in warning for warning in outcome["warnings"])
+    assert not any("Overfit" in warning for warning in outcome["warnings"])
+
+
+def test_the_plan_asks_for_the_subject_in_eight_ways_and_for_what_should_not_show_it(tmp_path: Path):
+    datasets = [cropped_dataset(draw_photos(tmp_path / "photos", 1))]
+    plan = evaluation_plan(RunConfig(token="sks", class_word="dog"), datasets)
+    assert len(plan.prompts) == 8
+    assert all("sks dog" in prompt for prompt in plan.prompts)
+    assert plan.leaks["class"] == "a photo of a dog"
+    assert plan.leaks["other class"] == "a photo of a cat"
+    assert plan.leaks["empty"] == ""
+    assert len(plan.drawings) == 2 * (8 + 4)
+    thing = evaluation_plan(RunConfig(token="sks", class_word="red mug"), datasets)
+    assert thing.leaks["other class"] == "a photo of a mug"
+    assert thing.prompts != plan.prompts
+    untold = evaluation_plan(RunConfig(), datasets)  # imported: the caption alone says what it is
+    assert untold.subject == "sks dog"
+    assert set(untold.leaks) == {"other class", "empty"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["RUN", "--token", "sks"], ["--token"]),
+        (["NOWHERE"], ["There is no run in"]),
+        (["--adapter", "NOWHERE", "--photos", "PHOTOS"], ["--class-word is missing"]),
+        ([], ["--adapter is missing"]),
+        (["--adapter", "NOWHERE", "--photos", "PHOTOS", "--class-word", "dog"], ["There is no adapter in"]),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    arguments: list[str], words: list[str], run: Path, photos: Path, tmp_path: Path
+):
+    given = {"RUN": run, "NOWHERE": tmp_path / "nowhere", "PHOTOS": photos}
+    result = run_command("evaluate", *(given.get(each, each) for each in arguments))
+    assert_refused((result.returncode, result.stdout, result.stderr), *words)
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path, tiny_model: Path, photos: Path):
+    write_run_folder(tmp_path / "run", tiny_model, photos, **SETTINGS)
+    result = run_command("evaluate", tmp_path / "run")
+    assert_refused((result.returncode, result.stdout, result.stderr), "has no checkpoint yet")
