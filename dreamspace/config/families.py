@@ -8,6 +8,16 @@ FamilyName = Literal[
     "sd1x", "sd2x", "sdxl", "sd3", "flux", "deepfloyd", "flux2", "z_image", "qwen_image", "sana"
 ]
 
+PREVIEW_MODELS: dict[FamilyName, str] = {
+    "sd1x": "madebyollin/taesd",
+    "sd2x": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+    "sd3": "madebyollin/taesd3",
+    "flux": "madebyollin/taef1",
+    "z_image": "madebyollin/taef1",
+}
+"""The families whose latents diffusers' `AutoencoderTiny` decodes, and the Hub id of one that does."""
+
 UNET_FAMILIES: frozenset[FamilyName] = frozenset({"sd1x", "sd2x", "sdxl", "deepfloyd"})
 """The families whose denoiser is their part `unet`; that of the others is `transformer`."""
 

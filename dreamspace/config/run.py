@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from dreamspace.config.dataset import MAX_EDGE_PX, DatasetConfig
+from dreamspace.config.dataset import DatasetConfig
 from dreamspace.config.dialects import RUN_DIALECT
 from dreamspace.config.evaluation_settings import EvaluationSettings
 from dreamspace.config.families import FLAVOURS, flavour_model
@@ -29,9 +29,9 @@ from dreamspace.config.sections import (
     RolloutSettings,
     Section,
     TextSettings,
-    ValidationSettings,
     WordSettings,
 )
+from dreamspace.config.validation import ValidationSettings
 from dreamspace.files import read_json, write_json
 
 BITSANDBYTES_OPTIMIZERS = ("bnb-adamw8bit", "lion")
@@ -69,19 +69,10 @@ class RunConfig(
         flavour = flavour if flavour is None else str(flavour)  # "1.5" is a number to JSON
         return {**values, "pretrained_model_name_or_path": flavour_model(family, flavour)}
 
-    @field_validator("validation_prompt", "lr_step_rules")
+    @field_validator("lr_step_rules")
     @classmethod
     def _nothing_is_none(cls, value: str | None) -> str | None:
         return value or None
-
-    @field_validator("validation_resolution")
-    @classmethod
-    def _check_resolution(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", value):
-            raise ValueError(f"must be one size in px, such as '128' or '96x64', got '{value}'.")
-        if value is not None and max(map(int, value.split("x"))) > MAX_EDGE_PX:
-            raise ValueError(f"must be at most {MAX_EDGE_PX} px wide and high, got '{value}'.")
-        return value
 
     @field_validator("lr_step_rules")
     @classmethod

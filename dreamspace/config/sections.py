@@ -426,52 +426,6 @@ class CheckpointSettings(Section):
     )
 
 
-class ValidationSettings(Section):
-    """Validation images."""
-
-    validation_disable: bool = Field(False, description="Make no validation images during training.")
-    validation_prompt: Text | None = Field(
-        None, description="The prompt of the validation images; null takes the instance prompt."
-    )
-    validation_prompts: list[FilledText] = Field(
-        [], description="Further prompts to validate with, an image each; SimpleTuner has no such key."
-    )
-    validation_negative_prompt: Text = Field(
-        "", description="What validation images should not show; FLUX.1 is not told."
-    )
-    validation_seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="The seed of the validation images; null takes the run's seed."
-    )
-    validation_step_interval: int = Field(
-        100, ge=1, le=MAX_STEPS, description="Steps from one set of validation images to the next."
-    )
-    validation_num_inference_steps: int = Field(
-        20,
-        ge=1,
-        le=1000,
-        description="Denoising steps of a validation image: more take longer and look finer.",
-    )
-    validation_guidance: float = Field(
-        5.0,
-        ge=0,
-        description="How strictly a validation image follows its prompt; 1 is without guidance, unless the "
-        "model is told the number itself, as FLUX.1 dev is.",
-    )
-    validation_resolution: Text | None = Field(
-        None,
-        description="Size of the validation images in px, as '128' or '96x64'; null takes the training's.",
-    )
-    validation_lycoris_strength: float = Field(
-        1.0, ge=0, le=10, description="How strongly a LyCORIS adapter shows in validation images; 1 is fully."
-    )
-    validation_preview: bool = Field(
-        True, description="Show validation images while they come into focus, by a tiny decoder."
-    )
-    validation_preview_steps: int = Field(
-        5, ge=1, le=1000, description="Denoising steps from one preview of a validation image to the next."
-    )
-
-
 class WordSettings(Section):
     """Words."""
 

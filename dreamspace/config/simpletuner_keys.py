@@ -92,16 +92,20 @@ SHARED_RUN_KEYS = frozenset(
         "train_batch_size",
         "train_text_encoder",
         "use_ema",
+        "num_validation_images",
         "validation_disable",
+        "validation_epoch_interval",
         "validation_guidance",
         "validation_negative_prompt",
         "validation_num_inference_steps",
         "validation_preview",
         "validation_preview_steps",
         "validation_prompt",
+        "validation_prompt_library",
         "validation_resolution",
         "validation_seed",
         "validation_step_interval",
+        "webhook_config",
     ]
 )
 """Keys of config.json that SimpleTuner and Dreamspace have under one name."""
@@ -146,7 +150,7 @@ TRANSLATED_RUN_KEYS = frozenset(
 IGNORED_RUN_KEYS = _table({
     "Dreamspace writes its own events, log and pictures.": """
         custom_tracker enable_watermark logging_dir report_to tracker_image_layout tracker_project_name
-        tracker_run_name webhook_config webhook_reporting_interval""",
+        tracker_run_name webhook_reporting_interval""",
     "The folder of a run is named by --run, and --resume goes on with it.": """
         output_dir resume_from_checkpoint""",
     "A run is published by the command publish once it is finished.": """
@@ -190,17 +194,16 @@ IGNORED_RUN_KEYS = _table({
         freeze_encoder_after freeze_encoder_before freeze_encoder_strategy layer_freeze_strategy
         save_text_encoder text_encoder_limit""",
     "Every dataset of type 'eval' is measured on.": "eval_dataset_id",
-    "Validation images are drawn every validation_step_interval, one a prompt, by the model's scheduler.": """
-        disable_benchmark inference_scheduler_timestep_spacing num_validation_images
+    "Validation images are drawn at step 0 and by the intervals, by the model's scheduler.": """
+        disable_benchmark inference_scheduler_timestep_spacing
         validation_adapter_config validation_adapter_mode validation_adapter_name
         validation_adapter_path validation_adapter_strength validation_disable_unconditional
-        validation_epoch_interval validation_external_background validation_external_script
+        validation_external_background validation_external_script
         validation_guidance_rescale validation_guidance_skip_layers validation_guidance_skip_layers_start
         validation_guidance_skip_layers_stop validation_guidance_skip_scale validation_method
         validation_multigpu validation_noise_scheduler validation_on_startup validation_randomize
         validation_seed_source validation_stitch_input_location validation_torch_compile
         validation_torch_compile_mode validation_using_datasets""",
-    "Further prompts are written into validation_prompts.": "validation_prompt_library",
     "Checkpoints are written every checkpoint_step_interval.": """
         checkpoint_epoch_interval checkpointing_rolling_steps checkpointing_use_tempdir
         checkpoints_rolling_total_limit""",

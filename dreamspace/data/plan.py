@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from itertools import pairwise
+from math import ceil, floor
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -124,6 +126,19 @@ class StepPlan:
         """The number of steps of the epoch that this step belongs to, if nothing begins or ends in it."""
         border, _, _ = self._position(step)
         return self._num_steps(border)
+
+    def ends_interval(self, num_steps: int, interval: float) -> bool:
+        """Whether the last of the first `num_steps` steps completes another `interval` epochs."""
+        # As it is written: the float 0.1 is a little more than a tenth.
+        whole = Fraction(str(interval))
+        before, after = (floor(self._num_epochs(number) / whole) for number in (num_steps - 1, num_steps))
+        return after > before
+
+    def _num_epochs(self, num_steps: int) -> Fraction:
+        """The epochs that the first steps make; one that a dataset's beginning or end cuts off is a part."""
+        borders = [border for border in self._borders if border < num_steps]
+        parts = pairwise([*borders, num_steps])
+        return sum((Fraction(end - border, self._num_steps(border)) for border, end in parts), Fraction())
 
     def mixture(self, num_steps: int) -> dict[str, float]:
         """Share of each dataset among the rows of the first `num_steps` steps."""

@@ -6,6 +6,7 @@ from typing import Literal
 from dreamspace.config import RunConfig
 from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.config.precision import Precision
+from dreamspace.config.prompt_library import num_library_prompts
 from dreamspace.data.geometry import encoded_at_once
 from dreamspace.estimate.profiles import Format, ModelProfile, PartProfile
 
@@ -258,14 +259,12 @@ class _Run:
 
     def drawing(self) -> float:
         """Activations of validation images: the denoiser's, or then the VAE's."""
-        prompts = 1 + len(self.config.validation_prompts)
-        return self._drawing(min(self.config.train_batch_size, prompts))
+        prompts = 1 + len(self.config.validation_prompts) + num_library_prompts(self.config)
+        return self._drawing(min(self.config.train_batch_size, prompts * self.config.num_validation_images))
 
     def _drawing(self, num_images: int) -> float:
-        size_px = self.size_px
-        if self.config.validation_resolution is not None:
-            edges = [int(edge) for edge in self.config.validation_resolution.split("x")]
-            size_px = edges[0], edges[-1]
+        sizes = self.config.validation_sizes_px or [self.size_px]
+        size_px = max(sizes, key=lambda size: size[0] * size[1])
         number_format: Format = "fp32" if self.is_full else self.format
         passes = 2 if self.config.validation_guidance > 1 else 1  # with and without the prompt, in one batch
         decoding = self.profile.at(*size_px, lambda size: size.decode_bytes[number_format])

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dreamspace.config import DatasetConfig, Prior, RunConfig, prior_of
+from dreamspace.config.prompt_library import num_library_prompts
 from dreamspace.config.rollout import rollout_probability
+from dreamspace.config.sections import MAX_STEPS
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.estimate.hardware import Hardware
 from dreamspace.estimate.profiles import ModelProfile
@@ -207,11 +209,13 @@ def estimate_time(
     per_step = plain_step * row_cost(config, prior, share)
     per_image = config.validation_num_inference_steps * speed.seconds_per_denoising_step
     per_class_image = CLASS_IMAGE_STEPS * speed.seconds_per_denoising_step
-    prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class"))
+    prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class")) + num_library_prompts(config)
+    num_shots = prompts * config.num_validation_images * max(1, len(config.validation_sizes_px))
     rounds = 1
     if not speed.is_measured:  # A measured speed has the images between the steps in it.
-        rounds += math.ceil(config.max_train_steps / config.validation_step_interval)
-    num_images = 0 if config.validation_disable else prompts * rounds
+        # Those of validation_epoch_interval are not in it: only the photos tell how long an epoch is.
+        rounds += math.ceil(config.max_train_steps / (config.validation_step_interval or MAX_STEPS))
+    num_images = 0 if config.validation_disable else num_shots * rounds
     num_class_images = max(0, config.num_class_images - num_ready_class_images)
     drawing = num_class_images * per_class_image
     rollout = config.max_train_steps * plain_step * FORWARD_COST * mean_rollout_steps(config)

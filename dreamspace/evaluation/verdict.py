@@ -218,9 +218,7 @@ def _advice(best: Standing, standings: Sequence[Standing], traits: Traits) -> tu
         if not later:
             steps.append("Train longer, or at a higher learning_rate or lora_rank.")
     if best.leak > LEAKS:
-        warnings.append(
-            f"Leak: images of its class that should not show the subject gained {best.leak:.0%} of its likeness."
-        )
+        warnings.append(f"Leak: images of the class alone, too, gained {best.leak:.0%} of the likeness.")
         steps.append(
             "Write richer captions for the class images, and have more of them: the class is forgotten."
             if traits.has_prior

@@ -268,11 +268,11 @@ def _copy_image(source: Path, target: Path) -> None:
 def _newest_samples(run_dir: Path, events: Sequence[Event]) -> list[tuple[Path, str]]:
     trained = [e for e in events if e["kind"] == "sample" and e["weights"] in ("trained", "ema")]
     step = max((event["step"] for event in trained), default=None)
-    # Where a prompt and seed have both, the trained weights' image: they are what the adapter file holds.
+    # Where there are both, the trained weights' image: they are what the adapter file holds.
     # A resumed run announces an image again; the later event stands.
-    newest: dict[tuple[str, int], Event] = {}
+    newest: dict[tuple[str, int, int | None, int | None], Event] = {}
     for event in sorted((e for e in trained if e["step"] == step), key=lambda e: e["weights"] == "trained"):
-        newest[event["prompt"], event["seed"]] = event
+        newest[event["prompt"], event["seed"], event.get("width"), event.get("height")] = event
     folder = (run_dir / "validation").resolve()
     samples = [((run_dir / event["path"]).resolve(), event["prompt"]) for event in newest.values()]
     present = [s for s in samples if s[0].is_relative_to(folder) and s[0].suffix == ".png" and s[0].is_file()]

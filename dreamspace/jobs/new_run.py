@@ -19,11 +19,13 @@ from dreamspace.config import (
 )
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
+from dreamspace.config.prompt_library import LIBRARIES, library_prompts
 from dreamspace.data.photos import list_photos
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.data.samples import check_files
 from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.jobs.untrained import clear_attempt, is_untrained
+from dreamspace.jobs.webhook import read_targets
 from dreamspace.jobs.workspace import Workspace, job_status
 from dreamspace.run_folder import WEIGHTS_NAME
 
@@ -214,6 +216,24 @@ def _existing_adapter(path: Path) -> Path:
     return file.resolve()
 
 
+def _checked_files(config: RunConfig) -> dict[str, str]:
+    """The full paths of the files of validation images that a configuration names.
+
+    Raises:
+        ValueError: if one is missing or holds something else.
+    """
+    paths = {}
+    if config.webhook_config is not None:
+        read_targets(Path(config.webhook_config))
+        paths["webhook_config"] = str(Path(config.webhook_config).resolve())
+    library = config.validation_prompt_library
+    if library is not None:
+        library_prompts(library, config.token, config.class_word)
+        if library not in LIBRARIES:
+            paths["validation_prompt_library"] = str(Path(library).resolve())
+    return paths
+
+
 def _write(
     config: RunConfig, datasets: list[DatasetConfig], run_dir: Path, prior_dir: Path | None = None
 ) -> RunConfig:
@@ -221,6 +241,7 @@ def _write(
     config = config.model_copy(update={"pretrained_model_name_or_path": model})
     if config.init_lora is not None:
         config = config.model_copy(update={"init_lora": str(_existing_adapter(Path(config.init_lora)))})
+    config = config.model_copy(update=_checked_files(config))
     for settings in (config, *datasets):
         refuse_tokens(settings.model_dump_json(), f"The settings of {run_dir.name}")
     drawn_later = {d.id for d in datasets if d.is_regularisation_data and config.num_class_images}

@@ -16,7 +16,7 @@ from dreamspace.run_folder import adapter_folder
 _PATTERNS = {
     "checkpoints": (".step-*",),
     "control": get_args(ControlName),
-    "previews": ("step-*.png", ".step-*"),
+    "previews": ("step-*.png", "step-*.jpg", ".step-*"),
     "validation": ("step-*", ".step-*"),
 }
 

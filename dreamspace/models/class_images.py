@@ -9,8 +9,8 @@ from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import PictureFamily
-from dreamspace.models.previews import PreviewSink, load_tiny_vae
-from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.previews import Previewer, PreviewSink
+from dreamspace.models.sampling import NOT_FINITE_HINT, SamplingSettings, sample_images
 
 BATCH_SIZE = 4
 
@@ -46,7 +46,8 @@ def draw_class_images(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
     seed: int = 0,
-    previews: Callable[[list[str], int], PreviewSink] | None = None,
+    previewer: Callable[[], Previewer] | None = None,
+    previews: Callable[[list[str], int, list[int]], PreviewSink] | None = None,
 ) -> int:
     """Fill `folder` up to `count` class images; returns how many of these are there then.
 
@@ -58,11 +59,11 @@ def draw_class_images(
         on_progress: called before the first batch and after each with the number that is there, and `count`.
         should_stop: asked between batches; what is drawn stays.
         seed: of the first image; the others count up.
-        previews: makes the sink for a batch from its prompts and the number of its first image; drawn by the
-            model's tiny decoder, where it has one.
+        previewer: makes what shows them, where images are missing.
+        previews: makes the sink for a batch from its prompts, the number of its first image, and its seeds.
 
     Raises:
-        ValueError: if images are missing and the model draws from pictures alone.
+        ValueError: if images are missing and the model draws from pictures alone, or nothing that is finite.
     """
     edge = model.native_resolution_px
     settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
@@ -84,22 +85,27 @@ def draw_class_images(
     # The base model as it is, whose noise schedule is its own.
     model = replace(model, has_zero_snr=False)
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
-    tiny_vae = load_tiny_vae(model.folder, model.device) if previews else None
+    shown = previewer() if previewer else None
     for start in range(0, len(missing), BATCH_SIZE):
         if should_stop():
             break
         batch = missing[start : start + BATCH_SIZE]
+        seeds = [image_seed for _, _, image_seed in batch]
         images = sample_images(
             model.family,
             pipeline,
             [conditioning[prompt] for _, prompt, _ in batch],
             conditioning[""],
-            [image_seed for _, _, image_seed in batch],
+            seeds,
             settings,
-            tiny_vae,
-            previews([prompt for _, prompt, _ in batch], done) if previews else None,
+            shown,
+            previews([prompt for _, prompt, _ in batch], done, seeds) if previews else None,
         )
-        for (name, _, _), image in zip(batch, images, strict=True):
+        for (name, prompt, _), image in zip(batch, images, strict=True):
+            if image is None:
+                raise ValueError(
+                    f"{model.name} draws numbers that are not finite for '{prompt}'. {NOT_FINITE_HINT}"
+                )
             with replace_file(folder / name) as temporary:
                 image.save(temporary)
         done += len(batch)

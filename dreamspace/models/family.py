@@ -106,6 +106,15 @@ class RenamedGuidanceFamily(Protocol):
 
 
 @runtime_checkable
+class PackedFamily(Protocol):
+    """What a family has besides, if its pipeline draws on latents that are packed into a row of tokens."""
+
+    def unpacked(self, latents: Tensor, num_rows: int, num_columns: int) -> Tensor:
+        """(B, rows x columns, D) to (B, C, h, w), as `encode_image` makes them."""
+        ...
+
+
+@runtime_checkable
 class PromptVariantFamily(Protocol):
     """What a family has besides, if its models make different things of a prompt with the same text parts."""
 

@@ -100,8 +100,12 @@ class Flux:
             img_ids=sent(positions, device),
             return_dict=False,
         )[0]
+        return self.unpacked(output, height // PATCH_SIZE, width // PATCH_SIZE)
+
+    def unpacked(self, latents: Tensor, num_rows: int, num_columns: int) -> Tensor:
         # Told the size in latents, where the pipeline's function takes pixels and their factor.
-        return FluxPipeline._unpack_latents(output, height, width, vae_scale_factor=1)
+        height, width = num_rows * PATCH_SIZE, num_columns * PATCH_SIZE
+        return FluxPipeline._unpack_latents(latents, height, width, vae_scale_factor=1)
 
     def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
         return {

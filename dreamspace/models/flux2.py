@@ -95,7 +95,10 @@ class Flux2Klein:
             txt_ids=sent(Flux2KleinPipeline._prepare_text_ids(embeds), device),
             return_dict=False,
         )[0]
-        return output.transpose(1, 2).reshape(noisy_latents.shape)
+        return self.unpacked(output, *noisy_latents.shape[-2:])
+
+    def unpacked(self, latents: Tensor, num_rows: int, num_columns: int) -> Tensor:
+        return latents.transpose(1, 2).unflatten(2, (num_rows, num_columns))
 
     def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
         return {

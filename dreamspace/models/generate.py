@@ -16,8 +16,15 @@ from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import changes_text, load_into_pipeline
 from dreamspace.models.base import BaseModel, family_of, open_model
 from dreamspace.models.family import PictureFamily
-from dreamspace.models.previews import announced_previews, load_tiny_vae
-from dreamspace.models.sampling import SamplingSettings, sample_images, sampling_size_px, with_pictures
+from dreamspace.models.preview_choice import new_previewer
+from dreamspace.models.previews import announced_previews
+from dreamspace.models.sampling import (
+    NOT_FINITE_HINT,
+    SamplingSettings,
+    sample_images,
+    sampling_size_px,
+    with_pictures,
+)
 from dreamspace.models.text import TextEncoders
 from dreamspace.models.weights import trained_folder
 from dreamspace.run_folder import WEIGHTS_NAME, weights_file
@@ -55,7 +62,7 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     rows = [conditioning[prompt] for prompt in prompts]
     if isinstance(model.family, PictureFamily):
         rows = with_pictures(rows, _subject_photos(arguments, config, model), settings)
-    tiny_vae = load_tiny_vae(model.folder, model.device)
+    previewer = new_previewer(model, events, config.validation_preview_model)
     out = Path(arguments.get("out") or job_dir / "images")
     numbers = [int(path.stem) for path in photo_files(out) if path.stem.isdecimal()]
     first = max(numbers, default=-1) + 1  # Images that are there already stay.
@@ -71,9 +78,15 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             conditioning[config.validation_negative_prompt],
             [seed],
             settings,
-            tiny_vae,
-            announced_previews(events, job_dir, [prompt], settings.num_inference_steps, first_index=index),
+            previewer,
+            announced_previews(
+                events, job_dir, [prompt], settings.num_inference_steps, seeds=[seed], first_index=index
+            ),
         )[0]
+        if image is None:
+            message = f"The image of '{prompt}' is not finite, and there is none."
+            events.write("warning", message=message, hint=NOT_FINITE_HINT)
+            continue
         path = out / f"{first + index}.png"
         with replace_file(path) as temporary:
             image.save(temporary)
@@ -82,6 +95,8 @@ def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
             step=arguments.get("checkpoint"),
             prompt=prompt,
             seed=seed,
+            width=image.width,
+            height=image.height,
             path=_shown(path, job_dir),
             weights="base" if subject.adapter is None else "ema" if arguments.get("ema") else "trained",
         )

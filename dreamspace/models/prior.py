@@ -9,6 +9,7 @@ from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import family_of, open_model
 from dreamspace.models.class_images import NUM_INFERENCE_STEPS, draw_class_images
+from dreamspace.models.preview_choice import new_previewer
 from dreamspace.models.previews import PreviewSink, announced_previews
 
 
@@ -33,8 +34,10 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         events.write("stage", name="prior", message=f"Drawing class images: {done} of {total}.")
         events.write("progress", step=done, num_steps=total, steps_per_second=None, eta_seconds=None)
 
-    def previews(prompts: list[str], first_index: int) -> PreviewSink:
-        return announced_previews(events, job_dir, prompts, NUM_INFERENCE_STEPS, first_index=first_index)
+    def previews(prompts: list[str], first_index: int, seeds: list[int]) -> PreviewSink:
+        return announced_previews(
+            events, job_dir, prompts, NUM_INFERENCE_STEPS, seeds=seeds, first_index=first_index
+        )
 
     done = draw_class_images(
         model,
@@ -44,6 +47,7 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
         on_progress,
         lambda: stop_requested(job_dir),
         arguments["seed"],
+        lambda: new_previewer(model, events),
         previews,
     )
     stopped = done < count and consume_control(job_dir, "stop")

@@ -90,7 +90,11 @@ class QwenImage:
             img_shapes=[[(1, height // PATCH_SIZE, width // PATCH_SIZE)]] * batch_size,
             return_dict=False,
         )[0]
-        return QwenImagePipeline._unpack_latents(output, height, width, vae_scale_factor=1).squeeze(2)
+        return self.unpacked(output, height // PATCH_SIZE, width // PATCH_SIZE)
+
+    def unpacked(self, latents: Tensor, num_rows: int, num_columns: int) -> Tensor:
+        height, width = num_rows * PATCH_SIZE, num_columns * PATCH_SIZE
+        return QwenImagePipeline._unpack_latents(latents, height, width, vae_scale_factor=1).squeeze(2)
 
     def pipeline_inputs(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
         return {

@@ -1,12 +1,12 @@
 """Images from a base model and an adapter, through the stock pipeline and cached conditioning."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderTiny
 from PIL import Image, ImageOps
 
 from dreamspace.config import RunConfig
@@ -19,31 +19,18 @@ from dreamspace.models.family import (
     RenamedGuidanceFamily,
     stack_conditioning,
 )
-from dreamspace.models.previews import PreviewSink, preview_callback, preview_decoder
+from dreamspace.models.previews import PreviewCallback, Previewer, PreviewSink
+from dreamspace.models.sampling_settings import SamplingSettings
 
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How images are drawn.
-
-    Attributes:
-        num_inference_steps: denoising steps, also where they begin from a picture with little noise.
-        preview_every: denoising steps from one preview to the next.
-    """
-
-    width_px: int
-    height_px: int
-    num_inference_steps: int
-    guidance_scale: float
-    preview_every: int = 5
+NOT_FINITE_HINT = (
+    "Numbers overflow in fp16 with many a VAE: set mixed_precision to 'bf16' or 'no', or take a model "
+    "whose VAE was made for fp16."
+)
 
 
 def sampling_size_px(config: RunConfig, training_size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of a run's images: its `validation_resolution`, else the training's."""
-    if config.validation_resolution is None:
-        return training_size
-    edges = [int(edge) for edge in config.validation_resolution.split("x")]
-    return edges[0], edges[-1]
+    """(width, height) of a run's images: the first of its `validation_resolution`, else the training's."""
+    return (config.validation_sizes_px or [training_size])[0]
 
 
 def with_pictures(
@@ -66,10 +53,10 @@ def sample_images(
     negative: Conditioning,
     seeds: list[int],
     settings: SamplingSettings,
-    tiny_vae: AutoencoderTiny | None = None,
+    previewer: Previewer | None = None,
     on_preview: PreviewSink | None = None,
-) -> list[Image.Image]:
-    """One image for each row of conditioning and its seed, in one batch.
+) -> list[Image.Image | None]:
+    """One image for each row of conditioning and its seed, in one batch; None for one that is not finite.
 
     An image depends on its own seed and conditioning, up to the rounding of batched arithmetic. Noise is
     drawn on the CPU, so that a seed means the same image on every device.
@@ -77,12 +64,10 @@ def sample_images(
     Args:
         pipeline: as the family makes it.
         conditioning: of a `PictureFamily` with its pictures; see `with_pictures`.
-        tiny_vae: draws the previews of latents; without it there are none.
-        on_preview: called for each image after every `settings.preview_every`-th denoising step.
+        previewer: draws the previews; without it there are none.
+        on_preview: called for each image after every `settings.preview_every`-th denoising step, in a thread
+            of its own.
     """
-    callback, decode = None, preview_decoder(family, tiny_vae)
-    if decode is not None and on_preview is not None:
-        callback = preview_callback(decode, settings.preview_every, settings.num_inference_steps, on_preview)
     # Pipelines that begin from a picture are told the steps of a whole drawing, and leave out the first.
     strength = family.strength if isinstance(family, PictureFamily) else 1.0
     denoiser = getattr(pipeline, family.denoiser_part)
@@ -93,15 +78,25 @@ def sample_images(
             for name, values in stack_conditioning(rows).items()
         }
 
-    output = pipeline(
-        **family.pipeline_inputs(batched(conditioning), batched([negative] * len(conditioning))),
-        **_size_and_callback(pipeline, settings, callback),
-        num_inference_steps=round(settings.num_inference_steps / strength),
-        **{_guidance_argument(family): settings.guidance_scale},
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="pil",
-    )
-    return output.images
+    has_previews = previewer is not None and on_preview is not None
+    previews = PreviewCallback(previewer, settings, on_preview) if has_previews else None
+    with previews or contextlib.nullcontext():
+        output = pipeline(
+            **family.pipeline_inputs(batched(conditioning), batched([negative] * len(conditioning))),
+            **_size_and_callback(pipeline, settings, previews),
+            num_inference_steps=round(settings.num_inference_steps / strength),
+            **{_guidance_argument(family): settings.guidance_scale},
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="np",
+        )
+    return [_picture(pixels) for pixels in output.images]
+
+
+def _picture(pixels: np.ndarray) -> Image.Image | None:
+    """(H, W, 3) in [0, 1] to an RGB picture, rounded as diffusers does it, which makes nothing of NaN."""
+    if not np.isfinite(pixels).all():
+        return None
+    return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
 def _guidance_argument(family: Family) -> str:

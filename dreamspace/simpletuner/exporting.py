@@ -6,6 +6,7 @@ from typing import Any
 from dreamspace.config.dataset import DatasetConfig
 from dreamspace.config.datasets import subject_prompt
 from dreamspace.config.findings import Finding
+from dreamspace.config.prompt_library import library_prompts
 from dreamspace.config.run import RunConfig
 from dreamspace.config.simpletuner_keys import SHARED_RUN_KEYS
 from dreamspace.data.held_out import held_out_files
@@ -44,11 +45,12 @@ def export_simpletuner(config: RunConfig, datasets: list[DatasetConfig], out_dir
         entries.append(text_cache({dataset.id for dataset in datasets}))
     settings["data_backend_config"] = str(out_dir / "multidatabackend.json")
     settings["output_dir"] = str(out_dir / "output")
-    if config.validation_prompts:
+    prompts = {f"prompt_{number}": text for number, text in enumerate(config.validation_prompts, start=1)}
+    if config.validation_prompt_library:
+        prompts |= library_prompts(config.validation_prompt_library, config.token, config.class_word)
+    if prompts:
         library = out_dir / "user_prompt_library.json"
-        write_json(
-            library, {f"prompt_{n}": text for n, text in enumerate(config.validation_prompts, start=1)}
-        )
+        write_json(library, prompts)
         settings["user_prompt_library"] = str(library)
     write_json(out_dir / "multidatabackend.json", entries)
     write_json(out_dir / "config.json", settings)
@@ -73,6 +75,7 @@ def export_settings(config: RunConfig, datasets: list[DatasetConfig]) -> tuple[d
         "offset_noise": config.noise_offset > 0,
         "noise_offset_probability": 1.0,
         "report_to": "none",
+        "validation_prompt_library": None,  # its prompts go into the file of user_prompt_library
     }
     written |= _optimizer(config, notes)
     written |= _schedule(config, notes)
@@ -165,10 +168,21 @@ def _validation(config: RunConfig, datasets: list[DatasetConfig], notes: Notes) 
         message = f"SimpleTuner drops an empty text and takes '{NEGATIVE_PROMPT}': ',' is written."
         notes.say("differs", "validation_negative_prompt", message)
         written["validation_negative_prompt"] = ","
-    if config.validation_preview:
+    written["validation_preview"] = config.shows_previews
+    if config.shows_previews and config.webhook_config is None:
         notes.say(
             "differs", "validation_preview", "SimpleTuner sends previews to a webhook: add webhook_config."
         )
+    if config.shows_previews and config.validation_preview_model is not None:
+        message = "SimpleTuner takes the tiny decoder that it knows for the family."
+        notes.say("differs", "validation_preview_model", message)
+    if config.num_validation_images > 1:
+        message = "SimpleTuner draws all of them from the first seed's noise."
+        notes.say("differs", "num_validation_images", message)
+    if config.validation_epoch_interval is not None and not config.validation_epoch_interval.is_integer():
+        written["validation_epoch_interval"] = max(1, round(config.validation_epoch_interval))
+        message = f"SimpleTuner counts whole epochs: {written['validation_epoch_interval']} is written."
+        notes.say("differs", "validation_epoch_interval", message)
     return written
 
 

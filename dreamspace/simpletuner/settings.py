@@ -45,7 +45,7 @@ _DEFAULTS = {
     "validation_num_inference_steps": Default(30),
     "validation_negative_prompt": Default(NEGATIVE_PROMPT),
     "validation_resolution": Default("256", "the training's own size is what the model draws well"),
-    "validation_preview": Default(False, "previews need no webhook here"),
+    "validation_preview": Default(False, "previews need no webhook here, and come wherever images are drawn"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
+from dreamspace.config.prompt_library import library_prompts
 from dreamspace.data.cache import TensorCache, cache_latents, latents_key
 from dreamspace.data.evaluation_photos import EvaluationPhotos, split_photos
 from dreamspace.data.hub_dataset import local_copy
@@ -20,7 +22,7 @@ from dreamspace.data.sharpness import softness_warnings
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning, Family, PictureFamily
-from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
+from dreamspace.models.sampling import SamplingSettings, sampling_size_px
 from dreamspace.models.text import TextEncoders
 from dreamspace.training.eval_loss import EvalPhoto
 from dreamspace.training.masked_loss import is_black
@@ -91,22 +93,22 @@ def _mask_key(sample: Sample, mask: Tensor | None) -> str | None:
 
 
 def validation_prompts(config: RunConfig, datasets: list[DatasetConfig]) -> list[str]:
-    """The prompts to validate with, each once: the subject's if none is given, then the others."""
-    first = config.validation_prompt or subject_prompt(config, datasets)
-    return list(dict.fromkeys([first, *config.validation_prompts]))
+    """The prompts to validate with, each once: the subject's if none is given, the others, the library's.
 
-
-def validation_conditioning(
-    family: Family, prompts: list[str], training_set: TrainingSet, settings: SamplingSettings
-) -> dict[str, Conditioning]:
-    """Conditioning to draw from: that of the training set, and a photo of the subject for each prompt where
-    the family draws from pictures.
+    Raises:
+        ValueError: as `library_prompts`, or if nothing says how to call the subject.
     """
-    conditioning = training_set.conditioning
+    first = config.validation_prompt or subject_prompt(config, datasets)
+    library = config.validation_prompt_library
+    more = library_prompts(library, config.token, config.class_word) if library else {}
+    return list(dict.fromkeys([first, *config.validation_prompts, *more.values()]))
+
+
+def validation_photos(family: Family, prompts: list[str], training_set: TrainingSet) -> dict[str, Sample]:
+    """The photo of the subject that each prompt draws from; none where the family draws from nothing."""
     if not isinstance(family, PictureFamily):
-        return conditioning
-    rows = with_pictures([conditioning[prompt] for prompt in prompts], training_set.instances, settings)
-    return conditioning | dict(zip(prompts, rows, strict=True))
+        return {}
+    return dict(zip(prompts, itertools.cycle(training_set.instances), strict=False))
 
 
 def local_datasets(datasets: list[DatasetConfig], cache: Path, events: EventWriter) -> list[DatasetConfig]:
@@ -318,7 +320,7 @@ def _cached_latents(
 def sampling_settings(
     config: RunConfig, training_size: tuple[int, int], multiple_px: int
 ) -> SamplingSettings:
-    """How validation images are drawn.
+    """How validation images are drawn, those of the first size.
 
     Args:
         training_size: (width, height) of the training images in px.
@@ -327,8 +329,7 @@ def sampling_settings(
     Raises:
         ValueError: if `validation_resolution` is not such a multiple.
     """
-    width_px, height_px = sampling_size_px(config, training_size)
-    for edge in (width_px, height_px):
+    for edge in itertools.chain.from_iterable(config.validation_sizes_px):
         if edge % multiple_px:
             nearest = max(multiple_px, round(edge / multiple_px) * multiple_px)
             raise ValueError(
@@ -336,8 +337,7 @@ def sampling_settings(
                 f"Try {nearest}."
             )
     return SamplingSettings(
-        width_px,
-        height_px,
+        *sampling_size_px(config, training_size),
         config.validation_num_inference_steps,
         config.validation_guidance,
         config.validation_preview_steps,

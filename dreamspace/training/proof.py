@@ -52,13 +52,13 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
     has_text = changes_text(adapter_folder)
     pipeline = model.pipeline(model.load_denoiser(), validator.vae, has_text)
     base = replace(validator, pipeline=pipeline, text=None).images(prompts)[0]
-    if not np.ptp(np.asarray(base)):
+    if base is None or not np.ptp(np.asarray(base)):
         raise ValueError(
             f"The base model itself draws an empty image of '{prompts[0]}': its files are damaged, or its "
             "numbers overflow. Download it again, or set mixed_precision to 'no'; checkpoints are kept."
         )
     trained = validator.images(prompts)[0]
-    if not np.ptp(np.asarray(trained)):
+    if trained is None or not np.ptp(np.asarray(trained)):
         raise ValueError(
             f"The {name} draws an empty image of '{prompts[0]}': its weights ran away. "
             "Lower learning_rate; earlier checkpoints are kept."
@@ -66,6 +66,8 @@ def prove(adapter_folder: Path, model: BaseModel, validator: Validator, weights:
     load_into_pipeline(pipeline, model.family, adapter_folder)
     text = TextEncoders(model.family, pipeline) if has_text else None
     loaded = replace(validator, pipeline=pipeline, text=text).images(prompts)[0]
+    if loaded is None:
+        raise RuntimeError(f"The saved {name} draws no image at all, and the trained one does.")
     change, error = grey_levels_apart(base, loaded), grey_levels_apart(trained, loaded)
     dtype = model.denoiser_dtype
     if error > max(ROUNDING[dtype], TOLERANCES[dtype] * grey_levels_apart(base, trained)):

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.config.families import FEW_STEP_WARNING
+from dreamspace.data.plan import StepPlan
 from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.family import DistilledFamily
-from dreamspace.models.previews import load_tiny_vae
 from dreamspace.models.text import trained_text
 from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
@@ -31,7 +31,8 @@ from dreamspace.training.fitting import after_out_of_memory, release_memory, set
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
 from dreamspace.training.optimizers import learning_rate_schedule, new_optimizer
-from dreamspace.training.preparation import validation_conditioning, validation_prompts
+from dreamspace.training.preparation import validation_photos, validation_prompts
+from dreamspace.training.preview_fit import previewer_of, webhook_of
 from dreamspace.training.proof import prove
 from dreamspace.training.ranks import consume_requests, distributed, new_accelerator
 from dreamspace.training.saving import TrainingState, Weights
@@ -75,8 +76,11 @@ def _train(job_dir: Path, resume: bool, events: EventWriter) -> None:
     run, step = found
     run.state.check_disk(job_dir)
     start = run.resume() if resumes else 0
-    if run.loop(step, start):
-        run.finish()
+    try:
+        if run.loop(step, start):
+            run.finish()
+    finally:
+        run.validator.close()
 
 
 def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[Run, TrainingStep] | None":
@@ -99,7 +103,6 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
     if found is None:
         return None
     datasets, training_set = found
-    epoch_steps = training_set.plan.epoch_steps()
     events.write(
         "mixture",
         datasets=training_set.mixture(config.max_train_steps),
@@ -121,11 +124,13 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
         model.family,
         model.pipeline(denoiser, vae),
         vae,
-        load_tiny_vae(model.folder, model.device),
+        previewer_of(config, model, training_set, events) if accelerator.is_main_process else None,
         prompts,
-        validation_conditioning(model.family, prompts, training_set, settings),
+        training_set.conditioning,
         settings,
+        validation_photos(model.family, prompts, training_set),
         text,
+        webhook_of(config, events) if accelerator.is_main_process else None,
     )
     optimizer = new_optimizer(config, adapter.parameter_groups)
     ema = new_ema(config, adapter) if accelerator.is_main_process else None
@@ -153,7 +158,7 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
             accelerator,
             text,
         )
-    return Run(config, job_dir, events, model, state, validator, eval_loss, epoch_steps), step
+    return Run(config, job_dir, events, model, state, validator, eval_loss), step
 
 
 @dataclass
@@ -167,7 +172,6 @@ class Run:
     state: TrainingState
     validator: Validator
     eval_loss: EvalLoss | None
-    epoch_steps: int
 
     @property
     def accelerator(self) -> Accelerator:
@@ -177,9 +181,10 @@ class Run:
         """Steps from `start` to the end; returns whether the end was reached."""
         config = self.config
         learning_rates = learning_rate_schedule(config)
-        if self.is_eval_loss_due(start):
+        plan = training_step.training_set.plan
+        if self.is_eval_loss_due(start, plan):
             self.measure(start)
-        if self.is_validation_due(start):
+        if self.is_validation_due(start, plan):
             self.validate(start)
         self.events.write("stage", name="training", message="Training.")
         log = LossLog(self.events, start, config.max_train_steps)
@@ -199,10 +204,10 @@ class Run:
             if last or step % config.checkpoint_step_interval == 0:
                 log.flush()
                 self.save(step)
-            if self.is_eval_loss_due(step):
+            if self.is_eval_loss_due(step, plan):
                 log.flush()
                 self.measure(step)
-            if self.is_validation_due(step):
+            if self.is_validation_due(step, plan):
                 log.flush()
                 if self.validate(step) and not last:
                     self.events.write("stage", name="training", message="Training.")
@@ -213,6 +218,7 @@ class Run:
         """Save what has been trained up to `step`, unless it is saved, and say that the run is stopped."""
         if not self.is_saved(step):
             self.save(step)
+        self.validator.close()
         path = checkpoint_folder(self.run_dir, step).relative_to(self.run_dir) if step else None
         self.events.write("stopped", step=step, path=path)
         return False
@@ -221,18 +227,21 @@ class Run:
         """Whether a checkpoint of `step` would add nothing, as before the first step."""
         return step == 0 or checkpoint_folder(self.run_dir, step).exists()
 
-    def is_validation_due(self, step: int) -> bool:
-        """Whether the configuration wants images of this step."""
-        return step % self.config.validation_step_interval == 0 or step == self.config.max_train_steps
+    def is_validation_due(self, step: int, plan: StepPlan) -> bool:
+        """Whether the configuration wants images after so many steps."""
+        interval, epochs = self.config.validation_step_interval, self.config.validation_epoch_interval
+        by_steps = interval is not None and step % interval == 0
+        by_epochs = epochs is not None and step > 0 and plan.ends_interval(step, epochs)
+        return by_steps or by_epochs or step in (0, self.config.max_train_steps)
 
-    def is_eval_loss_due(self, step: int) -> bool:
-        """Whether the configuration wants the eval loss of this step."""
-        config = self.config
-        interval = config.eval_steps_interval
-        if interval is None and config.eval_epoch_interval is not None:
-            interval = max(1, round(config.eval_epoch_interval * self.epoch_steps))
-        interval = interval or config.validation_step_interval
-        return step % interval == 0 or step == config.max_train_steps
+    def is_eval_loss_due(self, step: int, plan: StepPlan) -> bool:
+        """Whether the configuration wants the eval loss after so many steps; where it is silent, as images."""
+        interval, epochs = self.config.eval_steps_interval, self.config.eval_epoch_interval
+        if interval is None and epochs is None:
+            return self.is_validation_due(step, plan)
+        by_steps = interval is not None and step % interval == 0
+        by_epochs = epochs is not None and step > 0 and plan.ends_interval(step, epochs)
+        return by_steps or by_epochs or step in (0, self.config.max_train_steps)
 
     def measure(self, step: int) -> None:
         """Measure and announce the eval loss of the trained weights, by dataset or pooled."""
@@ -336,6 +345,7 @@ class Run:
                         "warning", message=str(error), hint="What was trained is proven and saved without it."
                     )
         self.accelerator.wait_for_everyone()
+        self.validator.close()
         self.events.write("done", step=self.config.max_train_steps, path="adapter")
 
     def export(self, weights: Weights) -> None:

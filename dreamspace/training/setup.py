@@ -10,6 +10,7 @@ from dreamspace.data.geometry import dataset_edge_px
 from dreamspace.data.samples import check_files
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.webhook import read_targets
 from dreamspace.models.adapters import Adapter, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.sampling import SamplingSettings
@@ -23,6 +24,7 @@ from dreamspace.training.preparation import (
     local_datasets,
     read_training_set,
     sampling_settings,
+    validation_prompts,
 )
 from dreamspace.training.ranks import consume_requests
 from dreamspace.training.rollout import uses_reflexflow
@@ -45,6 +47,9 @@ def check_run(
     edges = {dataset.id: dataset_edge_px(dataset, multiple_px) for dataset in datasets if dataset.is_trained}
     edge = edges[subject_dataset(datasets).id]
     settings = sampling_settings(config, (edge, edge), multiple_px)
+    validation_prompts(config, datasets)
+    if config.webhook_config is not None:
+        read_targets(Path(config.webhook_config))
     drawn = class_dataset(config, datasets, priors_of(model))
     folder = None if drawn is None else drawn.instance_data_dir
     check_files(datasets, [d.id for d in datasets if folder and d.instance_data_dir == folder])

@@ -4,8 +4,26 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dreamspace.jobs.events import EVENTS_FILE, FINAL_KINDS, Event, read_events
+
+
+class Shot(NamedTuple):
+    """What is drawn at one step after another, to compare: a prompt, from a seed, at a size in px.
+
+    Logs that were written when all images had one size do not tell it.
+    """
+
+    prompt: str
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+    @classmethod
+    def of(cls, event: Event) -> "Shot":
+        """That of a `sample` or `preview` event."""
+        return cls(event["prompt"], event.get("seed"), event.get("width"), event.get("height"))
 
 
 @dataclass
@@ -14,8 +32,8 @@ class History:
 
     Attributes:
         losses: the `loss` event of each step, in order; a resumed run's steps replace their earlier selves.
-        samples: `sample` events by (step, prompt, weights); the newest of each.
-        images: the same events by path, in which those of one prompt with several seeds are all there.
+        samples: `sample` events by (step, shot, weights); the newest of each.
+        images: the same events by path.
         previews: the newest `preview` event of each prompt index.
         checkpoints: steps that have one, in order.
         progress, stage, mixture, final: the last event of that kind (`final`: of this attempt), or None.
@@ -23,7 +41,7 @@ class History:
     """
 
     losses: dict[int, Event] = field(default_factory=dict)
-    samples: dict[tuple[int, str, str], Event] = field(default_factory=dict)
+    samples: dict[tuple[int, Shot, str], Event] = field(default_factory=dict)
     images: dict[str, Event] = field(default_factory=dict)
     previews: dict[int, Event] = field(default_factory=dict)
     checkpoints: list[int] = field(default_factory=list)
@@ -61,7 +79,7 @@ class History:
         elif kind == "progress":
             self.progress = event
         elif kind == "sample":
-            self.samples[event["step"], event["prompt"], event["weights"]] = event
+            self.samples[event["step"], Shot.of(event), event["weights"]] = event
             self.images[event["path"]] = event
         elif kind == "preview":
             self.previews[event["index"]] = event
@@ -73,21 +91,31 @@ class History:
             self.warnings.append(event)
 
     @property
-    def prompts(self) -> list[str]:
-        """The prompts that have a sample, in the order in which they were first drawn."""
-        return list(dict.fromkeys(prompt for _, prompt, _ in self.samples))
+    def shots(self) -> list[Shot]:
+        """What has a sample, in the order in which it was first drawn, the images of a prompt together."""
+        shots = dict.fromkeys(shot for _, shot, _ in self.samples)
+        prompts = list(dict.fromkeys(shot.prompt for shot in shots))
+        return sorted(shots, key=lambda shot: prompts.index(shot.prompt))
+
+    def title(self, shot: Shot) -> str:
+        """What tells a shot from others of its prompt, "seed 43, 96 x 64"; "" where there are none."""
+        others = [other for other in self.shots if other.prompt == shot.prompt]
+        words = [f"seed {shot.seed}"] if len({other.seed for other in others}) > 1 else []
+        if len({other[2:] for other in others}) > 1:
+            words.append(f"{shot.width} x {shot.height}")
+        return ", ".join(words)
 
     @property
     def sampled_steps(self) -> list[int]:
         """The steps that have a sample, in order; 0 is the base model."""
         return sorted({step for step, _, _ in self.samples})
 
-    def shown(self, step: int, prompt: str) -> list[Event]:
+    def shown(self, step: int, shot: Shot) -> list[Event]:
         """The samples of a step to look at: what the adapter draws (or the base model), then its average.
 
         A run that draws only its moving average has that alone.
         """
-        found = (self.samples.get((step, prompt, weights)) for weights in ("base", "trained", "ema"))
+        found = (self.samples.get((step, shot, weights)) for weights in ("base", "trained", "ema"))
         return [event for event in found if event is not None]
 
 

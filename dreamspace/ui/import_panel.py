@@ -21,6 +21,7 @@ from dreamspace.ui.library import edge_px
 from dreamspace.ui.new_training import check_base_model
 from dreamspace.ui.page import Page, render
 from dreamspace.ui.photos_step import forget_uploads
+from dreamspace.ui.settings_form import SHELL_ONLY
 
 MAX_FILE_BYTES = 1_000_000
 
@@ -121,9 +122,10 @@ def taken(pair: ImportedPair) -> tuple[dict[str, Any], list[Finding]]:
             del settings[key]
         message = f"'{model}' is no Hub id, and is left out: the model that is chosen above stays."
         findings.append(Finding("differs", "config.json", _MODEL_KEYS[-1], message))
-    if settings.pop("init_lora", None) is not None:
-        message = "a browser names no file of this machine: it is left out."
-        findings.append(Finding("ignored", "config.json", "init_lora", message))
+    for key in SHELL_ONLY:
+        if settings.pop(key, None) is not None:
+            message = "a browser names no file of this machine: it is left out."
+            findings.append(Finding("ignored", "config.json", key, message))
     subject = subject_dataset(pair.datasets)
     edge = edge_px(subject)
     size = min(SIZES_PX, key=lambda known: abs(known - edge))

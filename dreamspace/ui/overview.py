@@ -159,7 +159,7 @@ def _newest_picture(page: Page, run: Run) -> str | None:
     history = page.history(run.dir)
     last = max(history.sampled_steps, default=0)
     if last > 0:
-        event = next(event for prompt in history.prompts for event in history.shown(last, prompt))
+        event = next(event for shot in history.shots for event in history.shown(last, shot))
         return event_picture_url(run.dir, event, 160)
     subject_dir = run.subject_dir(page.workspace)
     photos = Subject.read(subject_dir).photos if subject_dir else []

@@ -113,9 +113,9 @@ def _preview(page: Page) -> Markup:
     history = page.run_history
     last = max((step for step in history.sampled_steps if step > 0), default=0)
     pictures = [
-        (prompt, event_picture_url(page.run.dir, event, 320))
-        for prompt in history.prompts
-        for event in history.shown(last, prompt)[:1]
+        (shot.prompt, event_picture_url(page.run.dir, event, 320))
+        for shot in history.shots
+        for event in history.shown(last, shot)[:1]
         if last > 0
     ]
     kind = kind_of_weights(page.run.config)

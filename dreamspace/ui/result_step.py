@@ -81,22 +81,22 @@ def _choose(page: Page, clicked: dict[str, Any]) -> View:
 
 
 def _comparison(page: Page) -> Markup:
-    """Of each prompt the base model's image against the trained one's and its average, at the same seed."""
+    """Of each prompt, seed and size the base model's image against the trained one's and its average."""
     if page.run is None:
         return Markup("")
     history, step = page.run_history, chosen_step(page)
     pairs = []
-    for prompt in history.prompts:
-        before = history.samples.get((0, prompt, "base"))
+    for shot in history.shots:
+        before = history.samples.get((0, shot, "base"))
         pairs += [
             {
-                "prompt": prompt,
-                "seed": after["seed"],
+                "prompt": shot.prompt,
+                "title": history.title(shot) or f"seed {shot.seed}",
                 "label": "averaged" if after["weights"] == "ema" else "after",
                 "before": event_picture_url(page.run.dir, before) if before else None,
                 "after": event_picture_url(page.run.dir, after),
             }
-            for after in history.shown(step, prompt)
+            for after in history.shown(step, shot)
         ]
     return render("comparison.html", pairs=pairs, step=step)
 

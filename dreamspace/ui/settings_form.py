@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dreamspace.config import RunConfig, parse_run_config
+from dreamspace.config.prompt_library import LIBRARIES
 from dreamspace.config.run import SECTIONS
 from dreamspace.files import parse_json
 
@@ -18,7 +19,12 @@ from dreamspace.files import parse_json
 ELSEWHERE = ("token", "class_word", "max_train_steps", "num_class_images", "prior_loss_weight")
 
 # A browser names no file of this machine.
-SHELL_ONLY = ("init_lora",)
+SHELL_ONLY = ("init_lora", "webhook_config")
+
+_SUGGESTED: dict[str, list[tuple[str, str]]] = {
+    "validation_prompt_library": [("none", ""), *((name, name) for name in LIBRARIES)],
+}
+"""The values of a text of which a browser chooses one: the others are files of this machine."""
 
 _ACRONYMS = {"lora": "LoRA", "lr": "LR", "snr": "SNR", "ema": "EMA", "reflexflow": "ReflexFlow"}
 _SHORTER = {"pretrained model name or path": "base model", "scheduled sampling": "rollout"}
@@ -48,6 +54,9 @@ def build_field(name: str, config: RunConfig) -> gr.components.Component:
         "value": shown_value(name, config),
         "elem_id": f"setting-{name}",
     }
+    if name in _SUGGESTED:
+        given = [(texts["value"], texts["value"])] if texts["value"] not in ("", *LIBRARIES) else []
+        return gr.Dropdown([*_SUGGESTED[name], *given], **texts)
     if choices_of(field):
         return gr.Dropdown(list(choices_of(field)), **texts)
     if bool in kinds and type(None) in kinds:

@@ -11,6 +11,7 @@ from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.log import log_tail
 from dreamspace.ui.chart import loss_chart
 from dreamspace.ui.guide import Guide
+from dreamspace.ui.history import Shot
 from dreamspace.ui.library import Run
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import resume_run
@@ -130,21 +131,26 @@ def _unless_said(message: str, headline: str) -> str:
 
 
 def _live(page: Page) -> Markup:
-    """Of each validation prompt the newest picture: drawn, or coming into focus."""
+    """Of each validation prompt, seed and size the newest picture: drawn, or coming into focus."""
     if page.run is None:
         return Markup("")
     history = page.run_history
-    tiles = {prompt: {} for prompt in history.prompts}
+    tiles: dict[Shot, dict[str, Any]] = {shot: {} for shot in history.shots}
     for event in sorted(history.samples.values(), key=lambda event: (event["step"], event["seq"])):
-        tiles[event["prompt"]] = {"event": event, "step": event["step"], "focus": None}
+        tiles[Shot.of(event)] = {"event": event, "step": event["step"], "focus": None}
     for event in history.previews.values():
-        shown = tiles.get(event["prompt"])
+        shown = tiles.get(Shot.of(event))
         if shown is None or shown["event"]["seq"] < event["seq"]:
             focus = round(100 * event["inference_step"] / event["num_inference_steps"])
-            tiles[event["prompt"]] = {"event": event, "step": event["step"], "focus": focus}
+            tiles[Shot.of(event)] = {"event": event, "step": event["step"], "focus": focus}
     pictures = [
-        {**tile, "prompt": prompt, "url": event_picture_url(page.run.dir, tile["event"], 640)}
-        for prompt, tile in tiles.items()
+        {
+            **tile,
+            "prompt": shot.prompt,
+            "title": history.title(shot),
+            "url": event_picture_url(page.run.dir, tile["event"], 640),
+        }
+        for shot, tile in tiles.items()
     ]
     return render("live.html", pictures=pictures, status=page.run.status, photos=page.photos)
 
@@ -157,14 +163,18 @@ def _chart(page: Page) -> Markup:
 
 
 def _grid(page: Page) -> Markup:
-    """Images by checkpoint: a row for each prompt, a column for each step, the base model first."""
+    """Images by checkpoint: a row for each prompt, seed and size, a column for each step, the base first."""
     history = page.run_history
     steps = history.sampled_steps
     if page.run is None or len(steps) < 2:
         return Markup("")
     rows = [
-        (prompt, [_cell(page.run, history.shown(step, prompt)) for step in steps])
-        for prompt in history.prompts
+        (
+            shot.prompt,
+            history.title(shot),
+            [_cell(page.run, history.shown(step, shot)) for step in steps],
+        )
+        for shot in history.shots
     ]
     return render("grid.html", steps=steps, rows=rows, checkpoints=history.checkpoints)
 

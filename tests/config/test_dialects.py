@@ -38,6 +38,7 @@ OURS_ALONE = {
     "token",
     "token_initializer",
     "token_lr",
+    "validation_preview_model",
     "validation_prompts",
 }
 """Settings that SimpleTuner has no key for."""

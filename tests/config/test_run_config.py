@@ -60,8 +60,18 @@ def test_empty_words_are_none_and_spaces_go() -> None:
     assert (config.token, config.class_word, config.validation_prompt) == (None, "dog", None)
 
 
-@pytest.mark.parametrize(("given", "kept"), [(256, "256"), ("128", "128"), ("96x64", "96x64"), (None, None)])
-def test_validation_resolution_takes_one_size(given: Any, kept: str | None) -> None:
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (256, "256"),
+        ("128", "128"),
+        ("96x64", "96x64"),
+        (" 512, 96x64,512 ", "512,96x64"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_validation_resolution_takes_sizes(given: Any, kept: str | None) -> None:
     assert parse_run_config({"validation_resolution": given}).validation_resolution == kept
 
 
@@ -133,8 +143,14 @@ def test_settings_stand_in_sections_in_the_order_of_the_file() -> None:
         ),
         ({"mixed_precision": "fp8"}, "config: mixed_precision must be 'no', 'fp16' or 'bf16', got \"fp8\"."),
         (
-            {"validation_resolution": "128,256"},
-            "config: validation_resolution must be one size in px, such as '128' or '96x64', got '128,256'.",
+            {"validation_resolution": "128,"},
+            "config: validation_resolution must be sizes in px with commas between them, such as '128' or "
+            "'512,96x64', got '128,'.",
+        ),
+        (
+            {"validation_preview": True, "validation_disable": True},
+            "config: validation_preview shows validation images as they come into focus, and "
+            "validation_disable draws none. Set one of the two to false.",
         ),
         (
             {"lr_scheduler": "cosine", "lr_warmup_steps": 400},

@@ -32,6 +32,8 @@ from dreamspace.models.family import (
 )
 from dreamspace.models.generate import generate
 from dreamspace.models.offloading import blocks
+from dreamspace.models.preview_choice import new_previewer
+from dreamspace.models.previews import Previewer, unpacked
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.models.tlora import ActiveRanks
 from dreamspace.run_folder import WEIGHTS_NAME, step_name
@@ -432,13 +434,15 @@ def test_generating_draws_the_last_validation_image_again(opened: Opened, traine
     assert grey_levels_apart(image, Image.open(validation / step_name(0) / "0.png")) > 0.5
 
 
-def test_pixels_are_their_own_previews(opened: Opened, trained: Trained) -> None:
+def test_pixels_are_their_own_previews(opened: Opened, trained: Trained, tmp_path: Path) -> None:
     if opened.model.family.vae_part is not None:
         pytest.skip("latents are shown by a tiny decoder")
     previews = [event for event in events_of(trained.run_dir, "preview") if event["step"] == NUM_STEPS]
     assert [preview["inference_step"] for preview in previews] == [2], "the last step has one"
     image = Image.open(trained.run_dir / "validation" / step_name(NUM_STEPS) / "0.png")
-    assert grey_levels_apart(Image.open(trained.run_dir / previews[0]["path"]), image) < 0.5
+    image.save(tmp_path / "compressed.jpg", quality=90)
+    shown = Image.open(trained.run_dir / previews[0]["path"])
+    assert grey_levels_apart(shown, Image.open(tmp_path / "compressed.jpg")) < 0.5
 
 
 def test_distilled_model_is_warned_of(opened: Opened, trained: Trained) -> None:
@@ -456,3 +460,41 @@ def test_cached_latents_and_embeddings_give_the_same_losses(opened: Opened, trai
         patch.setattr(BaseModel, "load_text_encoders", lambda model: pytest.fail("all is cached"))
         run(opened, again, trained.photos, max_train_steps=3, validation_disable=True)
     assert losses(again)[:2] == losses(trained.run_dir)[:2]
+
+
+def test_previews_show_the_pipelines_latents_unpacked(opened: Opened, tmp_path: Path) -> None:
+    """Against what the stock pipeline's own unpacking makes of them, on pictures that are not square."""
+    model = opened.model
+    seen: list[tuple[Tensor, Tensor]] = []
+    sizes: list[tuple[int, tuple[int, int]]] = []
+    width = opened.edge if isinstance(model.family, PictureFamily) else 2 * opened.edge
+    settings = SamplingSettings(width, opened.edge, 2, 1.0, preview_every=1)
+
+    class Recording(Previewer):
+        def pictures(self, latents: Tensor, *arguments: Any) -> Any:
+            seen.append((latents, unpacked(self.family, latents, settings)))
+            return super().pictures(latents, *arguments)
+
+    plain = new_previewer(model, EventWriter(tmp_path))
+    conditioning = model.encode_prompts([PROMPT, "a dog"])
+    rows = [conditioning[PROMPT], conditioning["a dog"]]
+    if isinstance(model.family, PictureFamily):
+        rows = [row | {"picture": pixels_of(picture_px(opened.edge))} for row in rows]
+    sample_images(
+        model.family,
+        model.pipeline(model.load_denoiser(), model.load_vae()),
+        rows,
+        conditioning["a dog"],
+        [1, 2],
+        settings,
+        Recording(model.family, plain.tiny, plain.linear),
+        lambda row, step, picture: sizes.append((row, picture.size)),
+    )
+    assert sizes == 2 * [(0, (width, opened.edge)), (1, (width, opened.edge))]
+    for packed, ours in seen:
+        expected = packed if packed.ndim == 4 else opened.case.unpack(packed, opened.edge, width)
+        torch.testing.assert_close(ours, expected.reshape(ours.shape))
+        if model.family.vae_part is not None:
+            pixels = torch.zeros(1, 3, opened.edge, width)
+            assert ours.shape[1:] == model.family.encode_image(model.load_vae(), pixels).shape[1:]
+    assert events_of(tmp_path, "warning") == []

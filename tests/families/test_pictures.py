@@ -19,10 +19,10 @@ from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.class_images import draw_class_images
 from dreamspace.models.deepfloyd import DeepFloyd, DeepFloydUpscaler, shrunk
 from dreamspace.models.generate import generate
-from dreamspace.models.sampling import SamplingSettings
+from dreamspace.models.sampling import SamplingSettings, with_pictures
 from dreamspace.models.sdxl import StableDiffusionXL
 from dreamspace.training.batches import Batches
-from dreamspace.training.preparation import TrainingSet, read_training_set, validation_conditioning
+from dreamspace.training.preparation import TrainingSet, read_training_set, validation_photos
 from dreamspace.training.ranks import new_accelerator
 from families.cases import picture_px
 from families.deepfloyd import build_stage_one, build_stage_two
@@ -148,7 +148,10 @@ def test_validation_draws_from_the_first_photos(
     for name in ("refiner", "ii"):
         config, model = opened(folders[name], tmp_path / "cache")
         training_set = read(config, model, photos, tmp_path)
-        found = validation_conditioning(model.family, PROMPTS, training_set, settings)
+        drawn_from = validation_photos(model.family, PROMPTS, training_set)
+        rows = [training_set.conditioning[prompt] for prompt in PROMPTS]
+        samples = [drawn_from[prompt] for prompt in PROMPTS]
+        found = dict(zip(PROMPTS, with_pictures(rows, samples, settings), strict=True))
         for prompt, path in zip(PROMPTS, sorted(photos.iterdir()), strict=False):
             expected = ImageOps.fit(Image.open(path).convert("RGB").crop((8, 0, 72, 64)), (32, 32))
             torch.testing.assert_close(found[prompt]["picture"], pixels_of(expected))

@@ -1,5 +1,6 @@
 """The family against the stock pipeline: the same conditioning, the same calls, the same images."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageChops
 from torch import Tensor
 
+from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
-from dreamspace.models.previews import load_tiny_vae
+from dreamspace.models.preview_choice import new_previewer
 from dreamspace.models.sampling import SamplingSettings, sample_images
 
 PROMPTS = ["a photo of a sks dog", "a cat"]
@@ -128,16 +130,29 @@ def test_image_depends_on_its_own_seed_and_prompt_alone(
 
 
 def test_previews_come_every_second_step_and_at_the_end(
-    model: BaseModel, ours: StableDiffusionPipeline
+    model: BaseModel, ours: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     seen = []
-    tiny_vae = load_tiny_vae(model.folder, model.device)
     sample(
         model,
         ours,
         PROMPTS,
         [5, 6],
-        tiny_vae=tiny_vae,
+        previewer=new_previewer(model, EventWriter(tmp_path)),
         on_preview=lambda index, step, picture: seen.append((index, step, picture.size)),
     )
     assert seen == [(0, 2, (64, 64)), (1, 2, (64, 64)), (0, 3, (64, 64)), (1, 3, (64, 64))]
+
+
+def test_an_image_that_is_not_finite_is_none(model: BaseModel, ours: StableDiffusionPipeline) -> None:
+    decode = ours.vae.decode
+
+    def overflow(latents: Tensor, **options: Any) -> Any:
+        (pixels,) = decode(latents, **options)
+        pixels[1, 0, 5, 5] = float("nan")
+        return (pixels,)
+
+    ours.vae.decode = overflow
+    first, second = sample(model, ours, PROMPTS, [5, 6])
+    assert first.size == (64, 64)
+    assert second is None

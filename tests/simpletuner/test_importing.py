@@ -294,7 +294,7 @@ def test_absent_keys_take_simpletuners_defaults_unless_unfit(tmp_path: Path) -> 
         ({"base_model_precision": "fp8uz-quanto"}, "base_model_precision", "error", "It is left out."),
         ({"quantize_via": "pipeline"}, "quantize_via", "differs", "on the GPU, layer by layer"),
         ({"validation_resolution": "1.0"}, "validation_resolution", "differs", "'1024' is written"),
-        ({"validation_resolution": "512,768"}, "validation_resolution", "differs", "the first size is drawn"),
+        ({"validation_prompt_library": True}, "validation_prompt_library", "ignored", "'living' or"),
         ({"model_flavour": "1.5"}, "model_flavour", "ignored", "model_name_or_path names the model"),
         ({"data_backend_config": "x.json"}, "data_backend_config", "ignored", "the second file"),
         ({"resolution": 512}, "resolution", "differs", "512 is written into each dataset that has none"),
@@ -449,6 +449,13 @@ def test_files_that_the_config_names_are_found_beside_it(tmp_path: Path) -> None
     assert config.validation_prompts == ["a dog at a beach", "a dog in snow"]
     assert (config.lycoris_config.algo, config.lycoris_config.linear_alpha) == ("lokr", 0.5)
     assert ("trap", "lycoris_config") in summary(findings)
+    library = {"validation_prompt_library": "prompts.json", "validation_resolution": "512,96x64"}
+    config, _ = settings(tmp_path, **library, num_validation_images=2, validation_epoch_interval=1)
+    assert config.validation_prompts == ["a dog at a beach", "a dog in snow"]
+    assert (config.validation_resolution, config.num_validation_images) == ("512,96x64", 2)
+    assert config.validation_epoch_interval == 1
+    (tmp_path / "hook.json").write_text('{"webhook_type": "discord", "webhook_url": "https://discord.com/x"}')
+    assert settings(tmp_path, webhook_config="hook.json")[0].webhook_config == str(tmp_path / "hook.json")
     _, findings = settings(tmp_path, user_prompt_library="nowhere.json")
     assert about(findings, "user_prompt_library")[0] == "ignored"
 

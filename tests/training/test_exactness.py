@@ -165,7 +165,7 @@ def test_run_folder_holds_no_pickle_and_nothing_half_written(
     which: str, request: pytest.FixtureRequest
 ) -> None:
     run_dir = request.getfixturevalue(which)
-    allowed = {".safetensors", ".json", ".jsonl", ".png", ".txt"}
+    allowed = {".safetensors", ".json", ".jsonl", ".png", ".jpg", ".txt"}
     for path in sorted(run_dir.rglob("*")):
         if path.is_file() and path.name not in ("stopping", ".submission.lock"):
             assert path.suffix in allowed, path

@@ -107,8 +107,8 @@ def _draw(run_dir: Path, events: EventWriter, sample: str, step: int, is_half_do
             path = run_dir / "previews" / f"step-{step:06d}-{index}-010.png"
             _save(image.filter(ImageFilter.GaussianBlur(4)), path)
             events.write(
-                "preview", step=step, prompt=prompt, index=index, inference_step=10, num_inference_steps=20,
-                path=path.relative_to(run_dir),
+                "preview", step=step, prompt=prompt, seed=42, index=index, inference_step=10,
+                num_inference_steps=20, path=path.relative_to(run_dir),
             )  # fmt: skip
         else:
             path = run_dir / "validation" / f"step-{step:06d}" / f"{index}.png"

@@ -6,7 +6,7 @@ import pytest
 from dreamspace.jobs.events import EventWriter, read_events
 from dreamspace.ui import history
 from dreamspace.ui.chart import downsampled, loss_chart, smoothed
-from dreamspace.ui.history import Histories
+from dreamspace.ui.history import Histories, Shot
 
 
 def write_losses(events: EventWriter, steps: range, value: float) -> None:
@@ -29,7 +29,7 @@ def test_a_history_that_is_read_on_equals_one_read_at_once(tmp_path: Path) -> No
     events.write("done", step=59)
     assert growing.of(tmp_path) == Histories().of(tmp_path)
     history = growing.of(tmp_path)
-    assert history.prompts == ["p1", "p2", "p0"]
+    assert [shot.prompt for shot in history.shots] == ["p1", "p2", "p0"]
     assert history.sampled_steps == list(range(1, 60))
     assert len(history.warnings) == 1
     assert history.final["kind"] == "done"
@@ -41,11 +41,14 @@ def test_the_average_stands_beside_what_the_adapter_draws_or_alone(tmp_path: Pat
         path = f"{step}-{weights}.png"
         events.write("sample", step=step, prompt="a dog", seed=1, path=path, weights=weights)
     history = Histories().of(tmp_path)
-    shown = {step: [event["path"] for event in history.shown(step, "a dog")] for step in (0, 100, 200, 300)}
+    shown = {
+        step: [event["path"] for event in history.shown(step, Shot("a dog", 1))]
+        for step in (0, 100, 200, 300)
+    }
     assert shown == {
         0: ["0-base.png"], 100: ["100-trained.png", "100-ema.png"], 200: ["200-ema.png"], 300: [],
     }  # fmt: skip
-    assert history.prompts == ["a dog"]
+    assert history.shots == [Shot("a dog", 1)]
     assert history.sampled_steps == [0, 100, 200]
 
 

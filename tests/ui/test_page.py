@@ -167,7 +167,7 @@ def test_averaged_images_and_weights_stand_beside_the_trained_ones(
     )
     validation = run_dir / "validation" / "step-000400"
     shutil.copy(validation / "0.png", validation / "0-ema.png")
-    prompt = look(view).run_history.prompts[0]
+    prompt = look(view).run_history.shots[0].prompt
     EventWriter(run_dir).write(
         "sample", step=400, prompt=prompt, seed=42, weights="ema", path="validation/step-000400/0-ema.png"
     )
