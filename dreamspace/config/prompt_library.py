@@ -26,7 +26,7 @@ def library_prompts(library: str, token: str | None, class_word: str | None) -> 
         ValueError: if there is no such library, it holds something else, or a prompt asks for the subject's
             words and there are none.
     """
-    prompts = _read(library)
+    prompts = read_library(library)
     subject = " ".join(filter(None, (token, class_word)))
     if not subject and any(SUBJECT in prompt for prompt in prompts.values()):
         raise ValueError(
@@ -39,12 +39,13 @@ def library_prompts(library: str, token: str | None, class_word: str | None) -> 
 def num_library_prompts(config: ValidationSettings) -> int:
     """How many prompts a configuration's library has; 0 without one that can be read."""
     try:
-        return len(_read(config.validation_prompt_library)) if config.validation_prompt_library else 0
+        return len(read_library(config.validation_prompt_library)) if config.validation_prompt_library else 0
     except ValueError:
         return 0  # Training says so; an estimate goes without.
 
 
-def _read(library: str) -> dict[str, str]:
+def read_library(library: str) -> dict[str, str]:
+    """The prompts of a library by their short names, as they are written; see `library_prompts`."""
     if library in LIBRARIES:
         return read_json(_FOLDER / f"{library}.json")
     path = Path(library)

@@ -54,7 +54,7 @@ class Painter:
         with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
             for start in range(0, len(drawings), self.batch_size):
                 batch = drawings[start : start + self.batch_size]
-                images += sample_images(
+                found = sample_images(
                     self.family,
                     self.pipeline,
                     [rows[drawing.prompt] for drawing in batch],
@@ -62,6 +62,9 @@ class Painter:
                     [drawing.seed for drawing in batch],
                     self.settings,
                 )
+                # What is not finite shows nothing, and scores so.
+                size = (self.settings.width_px, self.settings.height_px)
+                images += [image or Image.new("RGB", size) for image in found]
                 if on_drawn is not None and on_drawn(len(images)):
                     return None
         return images

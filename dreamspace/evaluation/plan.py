@@ -3,18 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import dreamspace.config
-from dreamspace.config import DatasetConfig, RunConfig, subject_prompt
+from dreamspace.config import DatasetConfig, RunConfig, subject_dataset
 from dreamspace.config.class_words import is_living
-from dreamspace.files import read_json
+from dreamspace.config.prompt_library import SUBJECT, read_library
 
 LeakKind = Literal["class", "other class", "beside", "empty"]
 NUM_PROMPTS = 8
-SUBJECT = "{subject}"
-LIBRARIES = Path(dreamspace.config.__file__).with_name("prompts")
 
 
 class Drawing(NamedTuple):
@@ -63,13 +59,11 @@ class EvaluationPlan:
 
 
 def evaluation_plan(config: RunConfig, datasets: Sequence[DatasetConfig]) -> EvaluationPlan:
-    """The plan of a run.
-
-    Raises:
-        ValueError: if nothing says what to call the subject.
-    """
-    words = [word for word in (config.token, config.class_word) if word]
-    subject = " ".join(words) if words else _called(subject_prompt(config, list(datasets)))
+    """The plan of a run; where no words and no caption say it, its validation prompt calls the subject."""
+    subject = " ".join(word for word in (config.token, config.class_word) if word)
+    if not subject:
+        captions = subject_dataset(list(datasets)).instance_prompts
+        subject = _called(captions[0] if captions else config.validation_prompt or "")
     prompts = config.evaluation_prompts or _library(config.class_word)
     first = config.seed if config.validation_seed is None else config.validation_seed
     return EvaluationPlan(
@@ -83,8 +77,7 @@ def evaluation_plan(config: RunConfig, datasets: Sequence[DatasetConfig]) -> Eva
 
 def _library(class_word: str | None) -> list[str]:
     """Prompts for somebody alive, or for a thing."""
-    name = "living" if is_living(class_word) else "object"
-    return list(read_json(LIBRARIES / f"{name}.json").values())[:NUM_PROMPTS]
+    return list(read_library("living" if is_living(class_word) else "object").values())[:NUM_PROMPTS]
 
 
 def _called(caption: str) -> str:

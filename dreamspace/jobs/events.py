@@ -28,7 +28,7 @@ EVENT_FIELDS: dict[str, tuple[str, ...]] = {
     "sample": ("step", "prompt", "seed", "width", "height", "path", "weights"),
     "eval_loss": ("step", "loss", "by_timestep", "dataset"),
     "clip_score": ("step", "weights", "mean", "min", "max", "by_prompt"),
-    "fidelity": ("step", "weights", "clip_i", "dino", "copy_risk", "spread", "leak", "evidence"),
+    "fidelity": ("step", "weights", "clip_i", "dino", "copy_risk", "spread", "evidence"),
     "checkpoint": ("step", "path"),
     "verdict": ("step", "weights", "path", "reason"),
     "warning": ("message", "hint"),

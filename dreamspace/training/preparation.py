@@ -19,6 +19,7 @@ from dreamspace.data.photos import unread_pictures
 from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.data.samples import Sample, read_samples
 from dreamspace.data.sharpness import softness_warnings
+from dreamspace.evaluation.plan import evaluation_plan
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning, Family, PictureFamily
@@ -75,6 +76,11 @@ class TrainingSet:
     def instances(self) -> list[Sample]:
         """The photos of the subject, in the order of the datasets and their files."""
         return [sample for samples in self.samples for sample in samples if sample.regularisation is None]
+
+    @property
+    def different_instances(self) -> list[Sample]:
+        """Each photo of the subject that is trained on once, though datasets may show it at several sizes."""
+        return EvaluationPhotos({"": self.instances}, "weak").different
 
     @property
     def num_instances(self) -> int:
@@ -183,6 +189,8 @@ def read_training_set(
     shown = [*samples, *judged_by.samples.values()]
     prompts = [caption for found in shown for sample in found for caption in sample.captions]
     prompts += [*validation_prompts(config, datasets), config.validation_negative_prompt]
+    if config.evaluate_checkpoints:
+        prompts += evaluation_plan(config, datasets).all_prompts
     if config.caption_dropout_probability:
         prompts.append("")
     if text is None:

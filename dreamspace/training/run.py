@@ -12,6 +12,7 @@ from dreamspace.config import RunConfig, load_datasets
 from dreamspace.config.families import FEW_STEP_WARNING
 from dreamspace.data.plan import StepPlan
 from dreamspace.estimate.out_of_memory import is_out_of_memory
+from dreamspace.evaluation.plan import evaluation_plan
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
@@ -28,6 +29,7 @@ from dreamspace.training.checkpoints import (
 )
 from dreamspace.training.eval_loss import EvalLoss
 from dreamspace.training.fitting import after_out_of_memory, release_memory, settle_memory
+from dreamspace.training.judging import Judging
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
 from dreamspace.training.optimizers import learning_rate_schedule, new_optimizer
@@ -158,7 +160,17 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
             accelerator,
             text,
         )
-    return Run(config, job_dir, events, model, state, validator, eval_loss), step
+    judging = Judging(
+        config,
+        job_dir,
+        events,
+        model,
+        datasets,
+        evaluation_plan(config, datasets),
+        training_set.judged_by,
+        training_set.different_instances,
+    )
+    return Run(config, job_dir, events, model, state, validator, eval_loss, judging), step
 
 
 @dataclass
@@ -172,6 +184,7 @@ class Run:
     state: TrainingState
     validator: Validator
     eval_loss: EvalLoss | None
+    judging: Judging
 
     @property
     def accelerator(self) -> Accelerator:
@@ -235,7 +248,7 @@ class Run:
         return by_steps or by_epochs or step in (0, self.config.max_train_steps)
 
     def is_eval_loss_due(self, step: int, plan: StepPlan) -> bool:
-        """Whether the configuration wants the eval loss after so many steps; where it is silent, as images."""
+        """Whether the configuration wants the eval loss after so many steps; if it is silent, as images."""
         interval, epochs = self.config.eval_steps_interval, self.config.eval_epoch_interval
         if interval is None and epochs is None:
             return self.is_validation_due(step, plan)
@@ -283,6 +296,7 @@ class Run:
             shown = adapter.off() if is_changed_base else adapter.at_strength(strength)
             with self.state.in_place(weights), shown:
                 self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
+            self.judging.score(step, weights, self.validator.drawn(step, weights))
         denoiser.train()
         return True
 
@@ -346,6 +360,9 @@ class Run:
                     )
         self.accelerator.wait_for_everyone()
         self.validator.close()
+        # Afterwards no process waits for another, so that this may take its time.
+        if self.config.evaluate_checkpoints and self.accelerator.is_main_process:
+            self.judging.evaluate(self.validator, self.state.adapter)
         self.events.write("done", step=self.config.max_train_steps, path="adapter")
 
     def export(self, weights: Weights) -> None:

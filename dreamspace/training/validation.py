@@ -80,6 +80,15 @@ class Validator:
         """Whether all images of a step with these weights are there."""
         return all(self.path(step, weights, index).exists() for index in range(len(self.shots)))
 
+    def drawn(self, step: int, weights: Weights) -> dict[str, list[Image.Image]]:
+        """The images of a step by their prompts, as they lie in their files."""
+        found: dict[str, list[Image.Image]] = {}
+        for index, shot in enumerate(self.shots):
+            path = self.path(step, weights, index)
+            if path.exists():
+                found.setdefault(shot.prompt, []).append(Image.open(path).convert("RGB"))
+        return found
+
     def draw(self, step: int, weights: Weights, should_stop: Callable[[], bool]) -> None:
         """Draw an image of each shot, with previews, and announce each.
 

@@ -65,7 +65,7 @@ def test_first_and_last_step_are_drawn_and_those_that_end_an_interval_of_epochs(
     plan = StepPlan([PlannedDataset("subject", ((64, 64),) * 5, 1)], seed=0, step_rows=1)
 
     def due(**settings: Any) -> list[int]:
-        run = run_module.Run(RunConfig(max_train_steps=12, **settings), *[None] * 5)
+        run = run_module.Run(RunConfig(max_train_steps=12, **settings), *[None] * 7)
         return [step for step in range(13) if run.is_validation_due(step, plan)]
 
     assert due(validation_step_interval=None) == [0, 12]
