@@ -44,6 +44,25 @@ def held_out_files(config: RunConfig, datasets: Sequence[DatasetConfig]) -> list
     }
     found = [(folder, limit) for folder, limit in folders.items() if folder.is_dir()]
     photos = [photo for folder, limit in found for photo in photo_files(folder)[:limit]]
+    if len(photos) < FEWEST_PHOTOS:
+        return []
     ids = {photo: content_id(photo) for photo in photos}
     chosen = held_out_ids(ids.values())
     return sorted(photo for photo, found in ids.items() if found in chosen)
+
+
+def announcement(config: RunConfig, datasets: Sequence[DatasetConfig]) -> str:
+    """What a run is judged by, in a sentence for before it starts."""
+    held_out = held_out_files(config, datasets)
+    if held_out:
+        names = ", ".join(path.name for path in held_out)
+        return (
+            f"Held out to judge the run by, never trained on: {names}. Set held_out_photos to false to train "
+            "on all photos."
+        )
+    if any(dataset.dataset_type == "eval" and not dataset.disabled for dataset in datasets):
+        return "The run is judged by the photos of its eval datasets."
+    return (
+        f"All photos are trained on, so that scores are weak evidence; with {FEWEST_PHOTOS} or more, and "
+        "held_out_photos, one in five is kept to judge by."
+    )

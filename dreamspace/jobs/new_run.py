@@ -20,6 +20,7 @@ from dreamspace.config import (
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
 from dreamspace.config.prompt_library import LIBRARIES, library_prompts
+from dreamspace.data.held_out import held_out_files
 from dreamspace.data.photos import list_photos
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.data.samples import check_files
@@ -100,9 +101,10 @@ def write_run(
         masks_dir=masks_dir and masks_dir.resolve(),
         has_captions=has_captions,
     )
-    num_prior = {"none": 0, "image-free": len(photos)}.get(prior, config.num_class_images)
+    num_trained = len(photos) - len(held_out_files(config, datasets))
+    num_prior = {"none": 0, "image-free": num_trained}.get(prior, config.num_class_images)
     num_step_rows = config.train_batch_size * config.gradient_accumulation_steps
-    datasets = _repeated(datasets, len(photos), num_prior, num_step_rows)
+    datasets = _repeated(datasets, num_trained, num_prior, num_step_rows)
     is_to_be_made = needs_images and not prior_dir.is_dir()
     return _write(config, datasets, run_dir, prior_dir if is_to_be_made else None)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dreamspace.config import DatasetConfig, RunConfig
 from dreamspace.data.evaluation_photos import split_photos
-from dreamspace.data.held_out import held_out_files, held_out_ids
+from dreamspace.data.held_out import announcement, held_out_files, held_out_ids
 from dreamspace.data.samples import Sample, read_samples
 from tests.tiny_runs import cropped_dataset, draw_photos
 
@@ -94,3 +94,13 @@ def test_a_dataset_that_would_be_left_empty_keeps_its_photos(tmp_path: Path):
     is_single = judged_by.held_out_names == ["00.png"]
     assert not is_single
     assert all(left.values())
+
+
+def test_what_a_run_is_judged_by_is_said_before_it_starts(tmp_path: Path):
+    six, five = draw_photos(tmp_path / "six", 6), draw_photos(tmp_path / "five", 5)
+    datasets = [cropped_dataset(six)]
+    (held_out,) = held_out_files(CONFIG, datasets)
+    assert held_out.name in announcement(CONFIG, datasets)
+    assert "weak evidence" in announcement(CONFIG, [cropped_dataset(five)])
+    own = [*datasets, cropped_dataset(five, id="eval", dataset_type="eval")]
+    assert "eval datasets" in announcement(CONFIG, own)

@@ -26,6 +26,7 @@ def new_run(tmp_path: Path, **options: Any) -> tuple[RunConfig, list[DatasetConf
         Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(photos / f"{number}.png")
     options = {"class_word": "dog", "token": "sks"} | options
     run_dir = tmp_path / "run"
+    options["settings"] = ["held_out_photos=false", *options.get("settings", [])]
     config = write_run(run_dir, load_preset("mini"), photos, **options)
     assert RunConfig.load(run_dir / "config.json") == config
     return config, load_datasets(run_dir / "multidatabackend.json")
@@ -163,6 +164,12 @@ def test_the_dial_of_the_prior_is_datasets(tmp_path: Path, prior: str, target: s
     assert config.num_class_images == (0 if of_photos else 6)
     assert (subject.repeats, found.repeats) == (0, 0), "6 + 6 rows are three steps of 4"
     assert prior_of([subject, found]) == prior
+
+
+def test_a_photo_that_is_held_out_is_no_part_of_the_balance(tmp_path: Path) -> None:
+    held_out = {"settings": ["held_out_photos=true"]}
+    _, (subject, prior) = new_run(tmp_path, num_class_images=5, prior_dir=tmp_path / "prior", **held_out)
+    assert (subject.repeats + 1, prior.repeats + 1) == (2, 2), "twice 5 and 5 rows are five steps of 4"
 
 
 def test_no_prior_is_one_dataset_in_full_steps(tmp_path: Path) -> None:
