@@ -63,6 +63,17 @@ def evaluate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
     Raises:
         ValueError: if there is no such run or adapter, it has no checkpoint, or a judge cannot be had.
     """
+    evaluation, entrants, traits = prepared_evaluation(job_dir, arguments, events)
+    if evaluation.run(entrants, traits) is None:
+        events.write("stopped", path=evaluation.out)
+        return
+    events.write("done", path=evaluation.out / REPORT_FILE)
+
+
+def prepared_evaluation(
+    job_dir: Path, arguments: dict[str, Any], events: EventWriter
+) -> tuple[Evaluation, list[Entrant], Traits]:
+    """All that comes before the first image; see `evaluate`."""
     subject = _run(arguments) if arguments.get("run_dir") else _foreign(job_dir, arguments)
     config = subject.config
     model = open_model(config, cache_of(job_dir))
@@ -85,10 +96,7 @@ def evaluate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> N
         lambda: stop_requested(job_dir),
         strengths_of(config, subject.entrants[0].folder),
     )
-    if evaluation.run(subject.entrants, traits_of(config, datasets)) is None:
-        events.write("stopped", path=subject.out)
-        return
-    events.write("done", path=subject.out / REPORT_FILE)
+    return evaluation, subject.entrants, traits_of(config, datasets)
 
 
 def _with_judges(config: RunConfig, arguments: dict[str, Any]) -> RunConfig:

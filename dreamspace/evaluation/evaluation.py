@@ -57,14 +57,12 @@ class Evaluation:
     def run(self, entrants: Iterable[Entrant], traits: Traits) -> Verdict | None:
         """Evaluate the base model and every entrant, and write what comes of it; None if it was stopped."""
         entrants = list(entrants)
-        base = self._figures(BASE, None, None)
+        base = self.figures(BASE)
         if base is None:
             return None
         figures = {}
         for entrant in entrants:
-            file = weights_file(entrant.folder)
-            assert file is not None, f"{entrant.folder} holds no weights"
-            found = self._figures(entrant.candidate, file, self._pictures(BASE))
+            found = self.figures(entrant.candidate, entrant.folder)
             if found is None:
                 return None
             figures[entrant.candidate] = found
@@ -86,10 +84,14 @@ class Evaluation:
     def _folder(self, candidate: Candidate) -> Path:
         return self.out / EVALUATION_FOLDER / candidate.folder_name
 
-    def _figures(
-        self, candidate: Candidate, file: Path | None, base: dict[str, list[Image.Image]] | None
-    ) -> Figures | None:
-        """What a candidate's images score, read where it was found out before; None if it was stopped."""
+    def figures(self, candidate: Candidate, folder: Path | None = None) -> Figures | None:
+        """What a candidate's images score, read where it was found out before; None if it was stopped.
+
+        Args:
+            folder: of its weights; None for the base model, which must come first.
+        """
+        file = None if folder is None else weights_file(folder)
+        assert file is not None or folder is None, f"{folder} holds no weights"
         record = self._folder(candidate) / "figures.json"
         digest = self._digest(file)
         if record.exists() and (known := read_json(record))["digest"] == digest:
@@ -100,6 +102,7 @@ class Evaluation:
         names = [self._name(drawing) for drawing in self.plan.drawings]
         if not self._draw(candidate, self.plan.drawings, names):
             return None
+        base = None if candidate == BASE else self._pictures(BASE)
         device = getattr(self.painter.pipeline, self.painter.family.denoiser_part).device
         self.judge.to(device)
         found = self.judge.figures(self.plan, self._pictures(candidate), base)

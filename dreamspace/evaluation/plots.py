@@ -30,9 +30,11 @@ def verdict_plot(outcome: Outcome) -> Markup:
             f'fill="{colour}"{shape}><title>{_told(each)}</title></circle>'
         )
         label = each["name"].replace("step ", "").replace(" (moving average)", " ema")
+        is_right = each["adherence"] > 0.85  # where there is no room beside it
         points.append(
-            f'<text x="{_x(each["adherence"]) + 11:.1f}" y="{_y(each["fidelity"]) + 4:.1f}" font-size="12"'
-            f"{' font-weight=' + chr(34) + '700' + chr(34) if is_best else ''}>{escape(label)}</text>"
+            f'<text x="{_x(each["adherence"]) + (-12 if is_right else 12):.1f}" font-size="12" '
+            f'y="{_y(each["fidelity"]) + 4:.1f}" text-anchor="{"end" if is_right else "start"}" '
+            f'font-weight="{700 if is_best else 400}">{escape(label)}</text>'
         )
     front = sorted(
         (each["adherence"], each["fidelity"]) for each in outcome["candidates"] if each["is_on_front"]
