@@ -1,0 +1,80 @@
+"""What a run is told of its images while it trains, and at its end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tiny_runs import cropped_dataset, draw_photos, events_of, train_here, write_run_folder
+
+from dreamspace.evaluation.clip import Clip
+from dreamspace.files import read_json
+from dreamspace.mini import MODEL_FOLDER
+
+CLIP = str(MODEL_FOLDER / "clip")
+SETTINGS: dict[str, Any] = {
+    "max_train_steps": 2,
+    "lr_warmup_steps": 0,
+    "gradient_accumulation_steps": 1,
+    "checkpoint_step_interval": 2,
+    "validation_step_interval": 2,
+    "validation_preview": False,
+    "evaluation_type": "clip",
+    "pretrained_evaluation_model_name_or_path": CLIP,
+    "pretrained_similarity_model_name_or_path": "none",
+    "held_out_photos": True,
+    "evaluation_prompts": ["a photo of a {subject} in the snow"],
+    "num_evaluation_seeds": 1,
+}
+
+
+def trained(tmp_path: Path, model: Path, **settings: Any) -> Path:
+    photos = draw_photos(tmp_path / "photos", 6)
+    write_run_folder(tmp_path / "run", model, [cropped_dataset(photos)], **SETTINGS | settings)
+    train_here(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_all_validation_images_are_scored_and_at_the_end_a_checkpoint_is_recommended(
+    tmp_path: Path, tiny_model: Path
+):
+    run = trained(tmp_path, tiny_model, evaluate_checkpoints=True)
+    clip, samples = Clip(), events_of(run, "sample")
+    scores = events_of(run, "clip_score")
+    assert [(event["step"], event["weights"]) for event in scores] == [(0, "base"), (2, "trained")]
+    for event in scores:
+        shown = [sample for sample in samples if sample["step"] == event["step"]]
+        assert set(event["by_prompt"]) == {sample["prompt"] for sample in shown}
+        expected = []
+        for sample in shown:
+            said = sample["prompt"].replace("sks dog", "dog")  # the token means nothing to CLIP
+            embedded = clip.embed_pictures([Image.open(run / sample["path"]).convert("RGB")])
+            expected.append((embedded @ clip.embed_prompts([said]).T).item())
+            assert event["by_prompt"][sample["prompt"]] == pytest.approx(expected[-1], abs=1e-5)
+        assert event["mean"] == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+        assert (event["min"], event["max"]) == pytest.approx((min(expected), max(expected)), abs=1e-5)
+    for event in events_of(run, "fidelity"):
+        assert event["evidence"] == "held_out"
+        assert -1 <= event["clip_i"] <= 1
+        assert event["dino"] is None
+    (verdict,) = events_of(run, "verdict")
+    assert (verdict["step"], verdict["path"]) == (2, "checkpoints/step-000002")
+    assert read_json(run / "evaluation.json")["reason"] == verdict["reason"]
+    assert events_of(run, "verdict", "done")[-1]["kind"] == "done"
+
+
+def test_a_judge_that_cannot_be_had_is_a_warning_and_the_training_goes_on(tmp_path: Path, tiny_model: Path):
+    nowhere = {"pretrained_evaluation_model_name_or_path": "ViT-B-32:nowhere.safetensors"}
+    run = trained(tmp_path, tiny_model, evaluate_checkpoints=True, **nowhere)
+    (warning,) = [event for event in events_of(run, "warning") if "scored" in event["message"]]
+    assert "nowhere.safetensors" in warning["message"]
+    assert "pretrained_evaluation_model_name_or_path" in warning["hint"]
+    assert events_of(run, "clip_score", "fidelity", "verdict") == []
+    assert events_of(run, "done")
+
+
+def test_nothing_is_scored_where_nothing_is_asked_for(tmp_path: Path, tiny_model: Path):
+    run = trained(tmp_path, tiny_model, evaluation_type="none", evaluate_checkpoints=True)
+    assert events_of(run, "clip_score", "fidelity", "verdict", "warning") == []
+    assert events_of(run, "done")
+    assert not (run / "evaluation").exists()
