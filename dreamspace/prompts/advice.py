@@ -39,10 +39,8 @@ class Found:
         if not self.name.text:
             return "the class word alone"
         if self.likeness is not None and of_class.likeness is not None:
-            gain = self.over(of_class)
-            if gain.is_clear:
-                return f"{own}its pictures resemble the photos more than the class's do (t {gain.t:.1f})"
-            return f"{own}its pictures resemble the photos no more than the class's do (t {gain.t:.1f})"
+            more = "more" if self.over(of_class).is_clear else "no more"
+            return f"{own}its pictures resemble the photos {more} than the class's do"
         return (
             f"{own}nearer than the class alone"
             if self.clip > of_class.clip
@@ -71,7 +69,7 @@ def advice(found: Sequence[Found], class_word: str) -> tuple[str | None, str]:
     """
     of_class = next(entry for entry in found if not entry.name.text)
     names = [entry for entry in found if entry.name.text]
-    rare = f"Take a rare token and '{class_word}': see `tokens`."
+    rare = f"Take a rare token and '{class_word}'."
     drawn = [entry for entry in names if entry.likeness is not None]
     if not drawn:
         known = [entry for entry in names if entry.clip > of_class.clip]
@@ -79,7 +77,7 @@ def advice(found: Sequence[Found], class_word: str) -> tuple[str | None, str]:
             return None, f"No name is nearer to the photos than '{class_word}' alone. {rare}"
         best = max(known, key=lambda entry: entry.clip)
         return best.name.text, (
-            f"Nearest to the photos by CLIP: {best.name.text}. --probe asks the model what it draws under it."
+            f"Nearest to the photos by CLIP: {best.name.text}. What the model draws under it shows more."
         )
     own = next((entry for entry in drawn if entry.name.is_own), None)
     others = [entry for entry in drawn if not entry.name.is_own]

@@ -58,19 +58,32 @@ def read_names(path: Path) -> list[str]:
     """The names of a file, one a line; each once.
 
     Raises:
-        ValueError: if it cannot be read or is empty, or a line is too long for a name.
+        ValueError: if it cannot be read or is empty, or as `tidy_names`.
     """
-    names = list(
-        dict.fromkeys(" ".join(line.split()) for line in read_text(path).splitlines() if line.strip())
-    )
+    return tidy_names(read_text(path), str(path))
+
+
+def tidy_names(text: str, source: str) -> list[str]:
+    """The names of a text, one a line; each once.
+
+    Args:
+        source: where it comes from, for the errors.
+
+    Raises:
+        ValueError: if a line is too long for a name, or there are too many.
+    """
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if len(name) > _MAX_CHARACTERS:
             raise ValueError(
-                f"A line of {path} has {len(name)} characters, and a name has at most {_MAX_CHARACTERS}. "
+                f"A line of {source} has {len(name)} characters, and a name has at most {_MAX_CHARACTERS}. "
                 "Write one name a line."
             )
     if len(names) > MAX_NAMES:
-        raise ValueError(f"{path} holds {len(names)} names, and the limit is {MAX_NAMES}. Shorten the list.")
+        raise ValueError(
+            f"There are {len(names)} names in {source}, and the limit is {MAX_NAMES}. Shorten it."
+        )
     return names
 
 

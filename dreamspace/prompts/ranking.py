@@ -53,9 +53,9 @@ class Candidate:
             near = ", ".join(first.neighbours) or "other words"
             return f"taught to the encoder, near {near}{listed}"
         if self.look is not None and self.look.drift.is_clear:
-            return f"the model draws something else than the class (t {self.look.drift.t:.1f}){listed}"
+            return f"the model draws something else than the class{listed}"
         if self.look is not None and self.look.agreement.is_clear:
-            return f"all its pictures share a look (t {self.look.agreement.t:.1f}){listed}"
+            return f"all its pictures share a look{listed}"
         drawn = "drawn as the class is; " if self.look is not None else ""
         among = "lies among untrained tokens" if first.is_known is False else "lies close to other tokens"
         changes = sum(self.self_similarity.values()) / max(1, len(self.self_similarity))

@@ -12,11 +12,12 @@ LOOKALIKES_NAME, LOOKALIKES_SHEET_NAME = "lookalikes.json", "lookalikes.png"
 
 def tokens_table(report: dict[str, Any]) -> str:
     """The ranked tokens of a `tokens.json` and the words asked for, a line each with its reason."""
-    lines = [("token", "meaning", "why")]
-    lines += [
-        (row["word"], "yes" if row["has_meaning"] else "no" if row["is_one_piece"] else "-", row["reason"])
-        for row in report["tokens"]
-    ]
+    lines = [("token", "meaning", "drift", "alike", "why")]
+    for row in report["tokens"]:
+        meaning = "yes" if row["has_meaning"] else "no" if row["is_one_piece"] else "-"
+        look = row["look"] or {}
+        seen = [f"{look[name]['mean']:.2f}" if look else "" for name in ("drift", "agreement")]
+        lines.append((row["word"], meaning, *seen, row["reason"]))
     return f"{_aligned(lines)}\n\n{tokens_advice(report)}"
 
 
@@ -25,7 +26,7 @@ def tokens_advice(report: dict[str, Any]) -> str:
     found = [row for row in report["tokens"] if not row["is_checked"]]
     drawn = [row for row in found if row["look"] is not None]
     if not drawn:
-        return "By what the text encoders say alone. --probe lets the model draw the best, which shows more."
+        return "By what the text encoders say alone. What the model draws of the best shows more."
     plain = [row["word"] for row in drawn if not row["has_meaning"]]
     if plain:
         return f"Drawn like the plain class: {', '.join(plain)}. Take one of these."

@@ -1,4 +1,4 @@
-"""The app: a guide in seven steps, in a process that never imports torch."""
+"""The app: a guide in eight steps, in a process that never imports torch."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What step 4 shows: its tables of choices, and the plan that follows from them."""
+"""What step 5 shows: its tables of choices, and the plan that follows from them."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""In step 6: going on from a checkpoint, as a training of its own."""
+"""In step 7: going on from a checkpoint, as a training of its own."""
 
 import shutil
 from collections.abc import Callable

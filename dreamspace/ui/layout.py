@@ -1,4 +1,4 @@
-"""The whole page: the list of runs beside the guide with its seven steps."""
+"""The whole page: the list of runs beside the guide with its eight steps."""
 
 import gradio as gr
 
@@ -12,6 +12,7 @@ from dreamspace.ui import (
     result_step,
     settings_step,
     train_step,
+    words_step,
 )
 from dreamspace.ui.guide import Guide
 
@@ -41,12 +42,14 @@ def _build_steps(guide: Guide, is_local: bool) -> gr.Walkthrough:
             masks_step.build(guide, class_word)
         with gr.Step("Prior", id=2):
             prior = prior_step.build(guide)
-        with gr.Step("Model and precision", id=3):
-            settings_step.build(guide, class_word, token, prior)
-        with gr.Step("Train", id=4):
+        with gr.Step("Words", id=3):
+            words = words_step.build(guide)
+        with gr.Step("Model and precision", id=4):
+            settings_step.build(guide, class_word, token, prior, words)
+        with gr.Step("Train", id=5):
             train_step.build(guide)
-        with gr.Step("Result", id=5):
+        with gr.Step("Result", id=6):
             result_step.build(guide)
-        with gr.Step("Publish", id=6):
+        with gr.Step("Publish", id=7):
             publish_step.build(guide, lends_token=is_local)
     return walkthrough

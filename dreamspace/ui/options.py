@@ -1,4 +1,4 @@
-"""The choices of step 4 as rows of a table: what each is, and what a run with it takes."""
+"""The choices of step 5 as rows of a table: what each is, and what a run with it takes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -19,6 +19,7 @@ _LABELS = {
     "photos": "Photos",
     "masks": "Masks",
     "prior": "Prior",
+    "words": "Words",
     "settings": "Model",
     "train": "Train",
     "result": "Result",
@@ -188,6 +189,7 @@ def _is_done(page: Page, step: str) -> bool:
         "photos": bool(page.photos) or run is not None,
         "masks": _has_masks(run) if run is not None else is_masked,
         "prior": run is not None,
+        "words": run is not None,
         "settings": run is not None,
         "train": run is not None and run.status.status == "done",
         "result": run is not None and run.has_adapter,
@@ -204,14 +206,17 @@ def _note(page: Page, step: str) -> str:
         return _mask_note(page)
     if page.run is None:
         return {
-            "prior": "what it keeps",
+            "prior": "what stays",
+            "words": "its name",
             "settings": "how to learn",
-            "train": "watch it learn",
+            "train": "watch it",
             "result": "try it",
             "publish": "share it",
         }[step]
     if step == "prior":
         return _PRIOR_WORDS[prior_of(list(page.run.datasets))]
+    if step == "words":
+        return page.run.title
     status = page.run.status
     if step == "settings":
         return f"{page.run.config.max_train_steps} steps"
@@ -244,7 +249,7 @@ def _has_masks(run: Run) -> bool:
 _PRIOR_WORDS = {
     "base": "class images",
     "noise": "the paper's",
-    "image-free": "without images",
+    "image-free": "no images",
     "none": "nothing",
 }
 _PUBLISH_WORDS = {**_STATUS_WORDS, "running": "uploading", "done": "published"}

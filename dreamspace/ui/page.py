@@ -24,7 +24,7 @@ from dreamspace.ui.library import (
 from dreamspace.ui.media import event_picture_url, picture_url
 from dreamspace.ui.subject import Subject
 
-STEPS = ("photos", "masks", "prior", "settings", "train", "result", "publish")
+STEPS = ("photos", "masks", "prior", "words", "settings", "train", "result", "publish")
 
 # Every value that a template prints is escaped, unless it is Markup of ours.
 _TEMPLATES = Environment(
@@ -210,6 +210,7 @@ class Page:
             "photos": True,
             "masks": bool(self.photos),
             "prior": bool(self.photos) or self.run is not None,
+            "words": bool(self.photos) or self.run is not None,
             "settings": bool(self.photos) or self.run is not None,
             "train": self.run is not None,
             "result": has_result or bool(self.run and self.run.has_adapter),
@@ -218,26 +219,34 @@ class Page:
 
     def jobs(self, kind: str) -> list[Path]:
         """The jobs of a kind that work on the run, newest first."""
-        return self._jobs_with(kind, "run_dir", self.run.dir) if self.run else []
+        return self._jobs_with(kind, {"run_dir": str(self.run.dir)}) if self.run else []
 
     @property
     def mask_job(self) -> Path | None:
         """The newest job that masks the subject's photos."""
-        jobs = self._jobs_with("mask", "photos", self.subject.photos_dir) if self.subject else []
-        return jobs[0] if jobs else None
+        return self.newest_job("mask", {"photos": str(self.subject.photos_dir)}) if self.subject else None
 
     def prior_job(self, folder: Path) -> Path | None:
         """The newest job that draws class images into a folder."""
-        jobs = self._jobs_with("prior", "out", folder)
-        return jobs[0] if jobs else None
+        return self.newest_job("prior", {"out": str(folder)})
 
-    def _jobs_with(self, kind: str, argument: str, value: Path) -> list[Path]:
-        return [job for job in self.all_jobs.get(kind, []) if job_arguments(job).get(argument) == str(value)]
+    def newest_job(self, kind: str, arguments: dict[str, str]) -> Path | None:
+        """The newest job of a kind with these among its arguments."""
+        return next(iter(self._jobs_with(kind, arguments)), None)
+
+    def _jobs_with(self, kind: str, arguments: dict[str, str]) -> list[Path]:
+        jobs = self.all_jobs.get(kind, [])
+        return [job for job in jobs if arguments.items() <= _plain(job_arguments(job)).items()]
 
     @cached_property
     def all_jobs(self) -> dict[str, list[Path]]:
         """All jobs by kind, newest first."""
         return jobs_by_kind(self.workspace)
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, str]:
+    """The arguments that are words, such as folders."""
+    return {name: value for name, value in arguments.items() if isinstance(value, str)}
 
 
 def _found(find: Callable[[str], Path], name: str) -> Path | None:

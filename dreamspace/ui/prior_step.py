@@ -93,12 +93,12 @@ def build(guide: Guide) -> PriorStep:
             effect = guide.html(None, elem_id="prior-effect")
             images = guide.html(None, events=("stop_prior",), elem_id="prior-images")
             go_on = gr.Button(
-                "Continue to the model", variant="primary", elem_id="to-settings", elem_classes="ds-next"
+                "Continue to the words", variant="primary", elem_id="to-words", elem_classes="ds-next"
             )
     # What lies on the disk changes; a panel of its own says so to what follows from the fields.
     news = gr.Textbox(visible="hidden")
     guide.follow(news, lambda page: gr.update(value=_news(page)))
-    guide.link(go_on.click, lambda page, clicked: replace(page.view, step="settings"))
+    guide.link(go_on.click, lambda page, clicked: replace(page.view, step="words"))
     found = PriorFields(prior, count, prompts, weight)
     _fill(guide, found)
     return PriorStep(found, cards, details, effect, images, report, draw, own, news)

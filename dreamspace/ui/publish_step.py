@@ -1,4 +1,4 @@
-"""Step 7: what was trained becomes a model repository on the Hugging Face Hub."""
+"""Step 8: what was trained becomes a model repository on the Hugging Face Hub."""
 
 import os
 import re

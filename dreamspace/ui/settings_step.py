@@ -1,4 +1,4 @@
-"""Step 4: which model learns how, whether it fits into this machine, and how long it takes."""
+"""Step 5: which model learns how, whether it fits into this machine, and how long it takes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from dreamspace.ui import choices_panels, import_panel, prior_step
+from dreamspace.ui import choices_panels, import_panel, prior_step, words_step
 from dreamspace.ui.choices_panels import rollout_settings
 from dreamspace.ui.framing import SIZES_PX
 from dreamspace.ui.guide import QUIET, Guide
@@ -24,6 +24,7 @@ from dreamspace.ui.new_training import (
 from dreamspace.ui.page import Page, View
 from dreamspace.ui.prior_step import PriorStep
 from dreamspace.ui.settings_form import as_shown, build_field, expert_settings, shown_value
+from dreamspace.ui.words_step import WordsStep
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class _Fields:
         ]
 
 
-def build(guide: Guide, class_word: gr.Textbox, token: gr.Textbox, prior: PriorStep) -> None:
-    """Build the step, and connect the one before; the words come from step 1."""
+def build(
+    guide: Guide, class_word: gr.Textbox, token: gr.Textbox, prior: PriorStep, words: WordsStep
+) -> None:
+    """Build the step, and connect the two before; class word and token come from step 1."""
     guide.html(choices_panels.intro)
     with gr.Row(elem_classes="ds-columns"):
         with gr.Column(scale=8, min_width=300):
@@ -93,6 +96,7 @@ def build(guide: Guide, class_word: gr.Textbox, token: gr.Textbox, prior: PriorS
     import_panel.wire(guide, pair, prior.fields.prior, fields.all, fields.values)
     guide.link(start.click, start_training, inputs, fills_form=True, busy=plan)
     prior_step.wire(guide, prior, inputs, read)
+    words_step.wire(guide, words, token, inputs, read)
 
 
 def _build_fields(guide: Guide) -> tuple[_Fields, gr.HTML, import_panel.ImportPanel]:

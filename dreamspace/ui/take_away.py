@@ -1,4 +1,4 @@
-"""The end of step 6: what was trained, in each format that it has, and the settings for SimpleTuner."""
+"""The end of step 7: what was trained, in each format that it has, and the settings for SimpleTuner."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Step 5: the training as it goes on: how far it is, what it draws, what went wrong."""
+"""Step 6: the training as it goes on: how far it is, what it draws, what went wrong."""
 
 from dataclasses import replace
 from typing import Any

@@ -49,7 +49,7 @@ def test_drawn_tokens_come_first_the_most_like_the_class_before_others() -> None
     ("entry", "words"),
     [
         (candidate("a", apart=0.1, known=True), "taught to the encoder, near red"),
-        (candidate("a", apart=0.1, look=(0.4, 5.5)), "the model draws something else than the class (t 5.5)"),
+        (candidate("a", apart=0.1, look=(0.4, 5.5)), "the model draws something else than the class"),
         (candidate("a", apart=0.1, look=(0.0, 0.1)), "drawn as the class is; id 7, lies among untrained"),
     ],
 )  # fmt: skip
@@ -59,14 +59,17 @@ def test_reason_names_the_strongest_evidence(entry: Candidate, words: str) -> No
 
 def test_table_ends_with_what_to_take() -> None:
     def row(word: str, drift: float | None, *, has_meaning: bool) -> dict:
-        look = None if drift is None else {"drift": {"mean": drift}}
+        look = None if drift is None else {"drift": {"mean": drift}, "agreement": {"mean": 0.0}}
         values = {"is_one_piece": True, "is_checked": False, "reason": "why"}
         return {"word": word, "look": look, "has_meaning": has_meaning} | values
 
     report = {"class_word": "dog", "tokens": [row("sks", None, has_meaning=False)]}
-    assert "--probe" in tokens_advice(report)
+    assert "text encoders say alone" in tokens_advice(report)
     report["tokens"] = [row("sks", 0.5, has_meaning=True), row("zwx", 0.1, has_meaning=False)]
     assert tokens_advice(report) == "Drawn like the plain class: zwx. Take one of these."
-    assert tokens_table(report).splitlines()[1:3] == ["sks    yes      why", "zwx    no       why"]
+    assert tokens_table(report).splitlines()[1:3] == [
+        "sks    yes      0.50   0.00   why",
+        "zwx    no       0.10   0.00   why",
+    ]
     report["tokens"].pop()
     assert "give dog a look of its own" in tokens_advice(report)

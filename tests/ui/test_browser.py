@@ -70,6 +70,7 @@ def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
     expect(page.locator("#masks figure")).to_have_count(3)
     page.click("#to-prior")
     expect(page.locator("#prior-effect")).to_contain_text("800 show your subject")
+    page.click("#to-words")
     page.click("#to-settings")
     expect(page.locator("#plan")).to_contain_text("3 photos and 24 class images")
     page.reload()
@@ -218,6 +219,7 @@ def test_the_prior_is_chosen_and_the_plan_follows(app: App, new_tab: NewTab, wor
     page.locator("[data-prior=image-free]").click()
     expect(page.locator("#class-images")).to_be_hidden()
     expect(page.locator("#prior-effect")).to_contain_text("are your photos under the class word")
+    page.click("#to-words")
     page.click("#to-settings")
     expect(page.locator("#plan")).to_contain_text("without images")
     expect(page.locator("#plan")).not_to_contain_text("class images")
@@ -354,7 +356,7 @@ def test_every_step_fits_the_window_in_both_schemes(
     run_dir = record_run(workspace)
     page = new_tab(f"{app.url}/?run={run_dir.name}", width_px, color_scheme)
     mask_sample(Subject.read(Run.read(run_dir).subject_dir(workspace)))
-    for step in ("photos", "masks", "prior", "settings", "train", "result", "publish"):
+    for step in ("photos", "masks", "prior", "words", "settings", "train", "result", "publish"):
         page.click(f"[data-event=go][data-step={step}]")
         expect(page.locator(f"nav[data-step={step}]")).to_be_visible()
         page.wait_for_timeout(500)

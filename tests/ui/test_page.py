@@ -50,7 +50,7 @@ def test_steps_open_as_the_run_goes_on(workspace: Workspace, look: Callable[[Vie
         return [step for step, can_be in look(view).reachable.items() if can_be]
 
     assert reachable(View()) == ["photos"]
-    opened = ["photos", "masks", "prior", "settings"]
+    opened = ["photos", "masks", "prior", "words", "settings"]
     fresh = record_run(workspace, outcome="running", up_to=0)
     assert reachable(View(run_id=fresh.name)) == [*opened, "train"]
     sampled = record_run(workspace, outcome="stopped", up_to=100)

@@ -121,6 +121,7 @@ def draw_class_images(page: Page, workspace: Workspace) -> None:
     )
     expect(page.locator("#prior-images .ds-thumbs img")).to_have_count(4)
     assert len(list((workspace.priors / "mini" / "dog").glob("*.png"))) == 4
+    page.click("#to-words")
     page.click("#to-settings")
 
 
@@ -226,6 +227,7 @@ def start_endless(page: Page, sample: str) -> None:
     page.click("[data-event=go][data-step=prior]")
     page.locator("[data-prior=none]").click()
     expect(page.locator("#prior-effect")).to_contain_text("show your subject")
+    page.click("#to-words")
     page.click("#to-settings")
     page.fill("#num-steps input", "100000")
     open_experts(page, "Checkpoints", "Validation images")
