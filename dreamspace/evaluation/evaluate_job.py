@@ -26,7 +26,6 @@ from dreamspace.evaluation.evaluation import STRENGTHS, Entrant, Evaluation
 from dreamspace.evaluation.judge import Judge, load_judges
 from dreamspace.evaluation.painter import Painter
 from dreamspace.evaluation.plan import EvaluationPlan, evaluation_plan
-from dreamspace.evaluation.report import REPORT_FILE
 from dreamspace.evaluation.verdict import Candidate, Traits
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
@@ -38,7 +37,7 @@ from dreamspace.models.lora import scaled, switched_off
 from dreamspace.models.parameters import Adapter
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
 from dreamspace.models.text import TextEncoders, trained_text
-from dreamspace.run_folder import WEIGHTS_NAME, adapter_folder, step_of, weights_file
+from dreamspace.run_folder import REPORT_FILE, WEIGHTS_NAME, adapter_folder, step_of, weights_file
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from markupsafe import Markup
 
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.files import replace_file
-from dreamspace.run_folder import EVALUATION_FOLDER
-
-REPORT_FILE = "evaluation.html"
+from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
 
 
 def write_report(out: Path, outcome: Outcome) -> Path:

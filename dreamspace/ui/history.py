@@ -38,6 +38,7 @@ class History:
         checkpoints: steps that have one, in order.
         progress, stage, mixture, final: the last event of that kind (`final`: of this attempt), or None.
         warnings: `warning` events, each message once.
+        scores: by kind (`clip_score`, `fidelity`, `eval_loss`) the events by step and weights or dataset.
     """
 
     losses: dict[int, Event] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class History:
     mixture: Event | None = None
     final: Event | None = None
     warnings: list[Event] = field(default_factory=list)
+    scores: dict[str, dict[tuple[int, str | None], Event]] = field(default_factory=dict)
 
     def with_events(self, events: Sequence[Event]) -> "History":
         """This history and the events that follow."""
@@ -61,6 +63,7 @@ class History:
             previews=dict(self.previews),
             checkpoints=list(self.checkpoints),
             warnings=list(self.warnings),
+            scores={kind: dict(found) for kind, found in self.scores.items()},
         )
         for event in events:
             history._add(event)
@@ -85,6 +88,9 @@ class History:
             self.previews[event["index"]] = event
         elif kind == "checkpoint":
             self.checkpoints = sorted({*self.checkpoints, event["step"]})
+        elif kind in ("clip_score", "fidelity", "eval_loss"):
+            of_kind = self.scores.setdefault(kind, {})
+            of_kind[event["step"], event.get("weights") or event.get("dataset")] = event
         elif kind == "mixture":
             self.mixture = event
         elif kind == "warning" and event["message"] not in [w["message"] for w in self.warnings]:

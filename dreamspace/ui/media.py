@@ -19,6 +19,7 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.mini.scenes import SCENES
 from dreamspace.mini.subjects import SUBJECTS, draw_subject
 from dreamspace.mini.world import CLASSES, Scenery, render
+from dreamspace.run_folder import REPORT_FILE
 from dreamspace.ui.framing import SIZES_PX, framing
 from dreamspace.ui.masks import (
     PREVIEW_PX,
@@ -34,7 +35,7 @@ THUMBNAIL_WIDTHS = (160, 320, 640)
 
 _PICTURE_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _PICTURE_FOLDERS = {
-    "runs": ("previews", "validation"),
+    "runs": ("previews", "validation", "evaluation"),
     "jobs": ("previews", "images"),
     "subjects": ("photos",),
 }
@@ -64,6 +65,11 @@ def picture_url(folder: Path, path: str | Path, version: int = 0, width_px: int 
 def event_picture_url(folder: Path, event: Event, width_px: int | None = None) -> str:
     """The address of the picture that a `preview` or `sample` event announces."""
     return picture_url(folder, event["path"], event["seq"], width_px)
+
+
+def report_url(run_dir: Path, version: int) -> str:
+    """The address of the report of a run's evaluation, to download."""
+    return f"/media/reports/{quote(run_dir.name)}.html?v={version}"
 
 
 MaskView = Literal["overlay", "cells", "paint"]
@@ -107,6 +113,14 @@ def media_router(workspace: Workspace) -> APIRouter:
     router.include_router(_illustrations())
     router.include_router(_masks_and_priors(workspace))
     folder_of = {"runs": workspace.run_dir, "jobs": workspace.job_dir, "subjects": workspace.subject_dir}
+
+    @router.get("/media/reports/{name}.html")
+    def report(name: str) -> FileResponse:
+        run_dir = existing_folder(workspace.run_dir, name)
+        file = run_dir / REPORT_FILE
+        if not is_inside(file, run_dir):
+            raise HTTPException(404)
+        return FileResponse(file, headers=HEADERS, media_type="text/html", filename=f"{name}.html")
 
     @router.get("/media/{kind}/{name}/{path:path}")
     def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:

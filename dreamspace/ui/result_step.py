@@ -1,4 +1,4 @@
-"""Step 7: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
+"""Step 8: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dreamspace.config import MAX_SEED
 from dreamspace.jobs.launcher import stop
-from dreamspace.ui import continue_panel, take_away
+from dreamspace.ui import continue_panel, evaluation_panel, take_away
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.library import Run, job_arguments
 from dreamspace.ui.media import event_picture_url
@@ -24,6 +24,7 @@ _SCENES = ("on a beach", "in the snow")
 
 def build(guide: Guide) -> None:
     """Build the step."""
+    evaluation_panel.build_verdict(guide)
     choice = guide.html(_choice, events=("choose_checkpoint",), elem_id="choice")
     guide.html(_comparison, elem_id="comparison")
     with gr.Row(elem_classes="ds-columns"):

@@ -6,9 +6,11 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.jobs.control import ControlName, request
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.log import log_tail
+from dreamspace.ui import evaluation_panel
 from dreamspace.ui.chart import loss_chart
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Shot
@@ -29,6 +31,7 @@ _STAGE_WORDS = {
     "training": "Training",
     "validating": "Drawing pictures",
     "saving": "Saving what was trained and testing it",
+    "evaluating": "Comparing the checkpoints",
 }
 _HEADLINES = {
     "queued": "Waiting for its turn",
@@ -58,6 +61,8 @@ def build(guide: Guide) -> None:
     with gr.Row(elem_classes="ds-actions"):
         stop_button = gr.Button("Stop and save", elem_id="stop")
         resume = gr.Button("Resume", variant="primary", elem_id="resume")
+        sample = gr.Button("Sample now", elem_id="sample-now")
+        save = gr.Button("Save now", elem_id="save-now")
         result = gr.Button("See the result", variant="primary", elem_id="to-result")
         again = gr.Button("Train again with other settings", elem_id="again")
     with gr.Row(elem_classes="ds-columns"):
@@ -65,11 +70,16 @@ def build(guide: Guide) -> None:
             guide.html(_live, elem_id="live")
         with gr.Column(scale=7, min_width=300):
             guide.html(_chart, elem_id="chart")
+    evaluation_panel.build_scores(guide)
     guide.html(_grid, elem_id="grid")
     with gr.Accordion("Log", open=False, elem_classes="ds-card", elem_id="log-box"):
         guide.html(_log, script=_LOG_SCRIPT, elem_id="log")
 
     guide.follow(stop_button, lambda page: _shown(page, ("queued", "running", "stopping"), "stopping"))
+    for button in (sample, save):
+        guide.follow(button, lambda page: gr.update(visible=_status(page) == "running"))
+    guide.link(sample.click, lambda page, clicked: _ask(page, "sample"))
+    guide.link(save.click, lambda page, clicked: _ask(page, "save"))
     guide.follow(resume, lambda page: _shown(page, ("stopped", "failed", "crashed")))
     guide.follow(result, lambda page: gr.update(visible=_status(page) == "done"))
     guide.follow(again, lambda page: _shown(page, ("stopped", "failed", "crashed", "done")))
@@ -90,6 +100,13 @@ def _shown(page: Page, statuses: tuple[str, ...], disabled: str = "") -> dict[st
 def _stop(page: Page, clicked: dict[str, Any]) -> View:
     if page.run is not None:
         stop(page.run.dir)
+    return page.view
+
+
+def _ask(page: Page, name: ControlName) -> View:
+    """Ask the running training for images, or for a checkpoint, at its next step."""
+    if page.run is not None and _status(page) == "running":
+        request(page.run.dir, name)
     return page.view
 
 

@@ -1,0 +1,139 @@
+"""What a run is told of its images: curves while it trains, and which checkpoint to take in the result."""
+
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from dreamspace.evaluation.plots import Outcome, steps_plot, verdict_plot
+from dreamspace.files import read_json
+from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
+from dreamspace.ui.guide import Guide
+from dreamspace.ui.media import picture_url, report_url
+from dreamspace.ui.new_training import start_job
+from dreamspace.ui.page import Page, View, render
+
+WIDTH, HEIGHT = 300, 90
+
+CURVES = (
+    (
+        "clip_score",
+        "CLIP score",
+        "mean",
+        "How well images follow their prompts, not how good they are. Above about 0.3 it hardly tells images "
+        "apart; compare within this run only.",
+    ),
+    (
+        "fidelity",
+        "Likeness",
+        "clip_i",
+        "To photos of the subject. Rising is learning; only the result weighs it against the prompts.",
+    ),
+    (
+        "eval_loss",
+        "Eval loss",
+        "loss",
+        "At the same photos, noise and timesteps each time. Falling is learning, rising is overfitting; the "
+        "recommendation does not look at it.",
+    ),
+)
+"""Kind of event, title, the value that is shown, and how to read it."""
+
+
+def build_scores(guide: Guide) -> None:
+    """The curves beside the loss."""
+    guide.html(_scores, elem_id="scores")
+
+
+def build_verdict(guide: Guide) -> None:
+    """The recommendation, and a button for a run that has none."""
+    verdict = guide.html(_verdict, elem_id="verdict")
+    evaluate = gr.Button("Compare all checkpoints", elem_id="evaluate")
+    guide.follow(evaluate, lambda page: gr.update(visible=_can_be_evaluated(page)))
+    guide.link(evaluate.click, _evaluate, busy=verdict)
+
+
+def outcome_of(page: Page) -> Outcome | None:
+    """The evaluation of the run, once there is one."""
+    file = page.run.dir / EVALUATION_FILE if page.run else None
+    return read_json(file) if file is not None and file.exists() else None
+
+
+def _scores(page: Page) -> Markup:
+    if page.run is None:
+        return Markup("")
+    history = page.run_history
+    curves = []
+    for kind, title, field, sentence in CURVES:
+        points = [
+            (event["step"], event[field])
+            for event in history.scores.get(kind, {}).values()
+            if event.get("weights") != "ema" and event[field] is not None
+        ]
+        if points:
+            last = page.run.config.max_train_steps
+            curves.append(
+                {"title": title, "sentence": sentence, "now": points[-1][1], **_curve(points, last)}
+            )
+    mixture = history.mixture or {}
+    fidelity = list(history.scores.get("fidelity", {}).values())
+    return render(
+        "scores.html",
+        curves=curves,
+        held_out=mixture.get("held_out") or [],
+        is_weak=bool(fidelity) and fidelity[-1]["evidence"] == "weak",
+    )
+
+
+def _curve(points: list[tuple[int, float]], last_step: int) -> dict[str, Any]:
+    """The line and the dots of a small plot, from the lowest to the highest value."""
+    values = [value for _, value in points]
+    low, span = min(values), max(max(values) - min(values), 1e-9)
+    right = max(last_step, points[-1][0], 1)
+    places = [
+        (round(WIDTH * step / right, 1), round(HEIGHT - HEIGHT * (value - low) / span, 1))
+        for step, value in points
+    ]
+    return {"line": " ".join(f"{x},{y}" for x, y in places), "dots": places, "low": low, "high": max(values)}
+
+
+def _verdict(page: Page) -> Markup:
+    if page.run is None:
+        return Markup("")
+    outcome = outcome_of(page)
+    job = next(iter(page.jobs("evaluate")), None)
+    status = None if job is None else page.status(job)
+    if outcome is None:
+        return render("verdict.html", outcome=None, status=status)
+    best = next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
+    return render(
+        "verdict.html",
+        outcome=outcome,
+        status=status,
+        best=best,
+        plots=[plot for plot in (verdict_plot(outcome), steps_plot(outcome)) if plot],
+        rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
+        columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
+        url=lambda folder, index: picture_url(
+            page.run.dir, f"{EVALUATION_FOLDER}/{folder}/{index}-0.jpg", _version(page), 160
+        ),
+        report=report_url(page.run.dir, _version(page)),
+    )
+
+
+def _version(page: Page) -> int:
+    return (page.run.dir / EVALUATION_FILE).stat().st_mtime_ns
+
+
+def _can_be_evaluated(page: Page) -> bool:
+    if page.run is None or outcome_of(page) is not None or not page.saved_steps:
+        return False
+    is_at_work = any(not page.status(job).is_final for job in page.jobs("evaluate")[:1])
+    return page.run.status.is_final and not is_at_work
+
+
+def _evaluate(page: Page, clicked: dict[str, Any]) -> View:
+    if _can_be_evaluated(page):
+        arguments = {"run_dir": str(page.run.dir)}
+        start_job(page.workspace, f"evaluate {page.run.title}", "evaluate", arguments)
+    return page.view
