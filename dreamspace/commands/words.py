@@ -129,7 +129,9 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
         "--probe", action="store_true", help="let the base model draw the best, and judge them by that"
     )
     command.add_argument(
-        "--clip", type=given_name, help="what compares pictures, where the model carries no CLIP"
+        "--clip",
+        type=given_name,
+        help="the open_clip model that compares pictures, by name, Hub id or folder (else the model's own)",
     )
     command.add_argument("--out", type=given_path, metavar="DIR", help="copy the report and the sheet here")
     command.add_argument("--json", action="store_true", help="print JSON")

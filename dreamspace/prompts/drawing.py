@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from dreamspace.config import RunConfig
-from dreamspace.evaluation.clip import Clip
+from dreamspace.evaluation.clip import USUAL_CLIP, Clip
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
@@ -33,19 +33,13 @@ def base_model(name: str, job_dir: Path) -> BaseModel:
 
 
 def judge_of(model: BaseModel, clip: str | None) -> Clip:
-    """The CLIP that compares pictures: the one that is named, or the model's own.
+    """The CLIP that compares pictures: the one that is named, the model's own, or else the usual one.
 
     Raises:
-        ValueError: if none is named and the model carries none.
+        ValueError: if it cannot be had.
     """
-    if clip is not None:
-        return Clip(clip, model.device)
-    if (model.folder / "clip").is_dir():
-        return Clip(model.folder / "clip", model.device)
-    raise ValueError(
-        f"{model.name} carries no CLIP that could compare pictures. Name one with --clip, such as a folder "
-        "in open_clip's layout."
-    )
+    own = model.folder / "clip"
+    return Clip(clip or (own if own.is_dir() else USUAL_CLIP), model.device)
 
 
 def draw_each(

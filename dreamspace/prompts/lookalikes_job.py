@@ -28,7 +28,7 @@ def lookalikes(job_dir: Path, arguments: dict[str, Any], events: EventWriter) ->
 
     Args:
         arguments: `model`, `photos` (folder), `class_word`, `names` (list), `own_name` (or null), `probe`
-            (bool), `clip` (what compares pictures; null takes the model's own).
+            (bool), `clip` (what compares pictures; null takes the model's own or the usual one).
 
     Raises:
         ValueError: if there is no such model, or a photo cannot be read.

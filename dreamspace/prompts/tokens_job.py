@@ -29,7 +29,7 @@ def tokens(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
 
     Args:
         arguments: `model`, `count`, `check` (list of words to judge besides), `class_word`, `probe` (bool),
-            `clip` (what compares pictures; null takes the model's own).
+            `clip` (what compares pictures; null takes the model's own or the usual one).
 
     Raises:
         ValueError: if there is no such model, or none of its tokens would do.

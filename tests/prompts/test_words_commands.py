@@ -165,6 +165,6 @@ def test_names_that_cannot_be_read_and_datasets_beside_photos_are_refused(
     )
 
 
-def test_model_without_a_clip_says_how_to_name_one(shell: Shell, tiny_model: Path, photos: Path) -> None:
-    result = shell("lookalikes", photos, "--model", tiny_model)
-    assert_refused(result, "carries no CLIP that could compare pictures", "--clip")
+def test_clip_that_does_not_exist_is_named(shell: Shell, tiny_model: Path, photos: Path) -> None:
+    result = shell("lookalikes", photos, "--model", tiny_model, "--clip", "ViT-Q-32")
+    assert_refused(result, "There is no CLIP 'ViT-Q-32'")
