@@ -90,7 +90,7 @@ def test_the_state_of_a_run_is_in_words(
 @pytest.mark.parametrize(
     ("outcome", "visible"),
     [
-        ("running", {"stop"}),
+        ("running", {"stop", "sample-now", "save-now"}),
         ("done", {"to-result", "again"}),
         ("stopped", {"resume", "again"}),
         ("crashed", {"resume", "again"}),
