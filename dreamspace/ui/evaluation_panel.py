@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.evaluation.plots import Outcome, steps_plot, verdict_plot
+from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.files import read_json
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
 from dreamspace.ui.guide import Guide
@@ -111,6 +111,7 @@ def _verdict(page: Page) -> Markup:
         outcome=outcome,
         status=status,
         best=best,
+        measures=MEASURES,
         plots=[plot for plot in (verdict_plot(outcome), steps_plot(outcome)) if plot],
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
         columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
