@@ -34,9 +34,14 @@ def consume_control(job_dir: Path, name: ControlName) -> bool:
     return True
 
 
+def asked(job_dir: Path, name: ControlName) -> bool:
+    """Whether a request waits to be consumed."""
+    return (Path(job_dir) / "control" / name).exists()
+
+
 def stop_requested(job_dir: Path) -> bool:
     """Whether a request to stop waits to be consumed. For the worker, inside long steps."""
-    return (Path(job_dir) / "control" / "stop").exists()
+    return asked(job_dir, "stop")
 
 
 def is_stopping(job_dir: Path) -> bool:

@@ -1,5 +1,6 @@
 """What a run is told of its images: curves while it trains, and which checkpoint to take in the result."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -8,7 +9,9 @@ from markupsafe import Markup
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.files import read_json
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
+from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
+from dreamspace.ui.history import History
 from dreamspace.ui.media import picture_url, report_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
@@ -19,25 +22,25 @@ CURVES = (
     (
         "clip_score",
         "CLIP score",
-        "mean",
+        ("mean",),
         "How well images follow their prompts, not how good they are. Above about 0.3 it hardly tells images "
         "apart; compare within this run only.",
     ),
     (
         "fidelity",
         "Likeness",
-        "clip_i",
+        ("dino", "clip_i"),
         "To photos of the subject. Rising is learning; only the result weighs it against the prompts.",
     ),
     (
         "eval_loss",
         "Eval loss",
-        "loss",
+        ("loss",),
         "At the same photos, noise and timesteps each time. Falling is learning, rising is overfitting; the "
         "recommendation does not look at it.",
     ),
 )
-"""Kind of event, title, the value that is shown, and how to read it."""
+"""Kind of event, title, the value that is shown (the first that there is), and how to read it."""
 
 
 def build_scores(guide: Guide) -> None:
@@ -62,19 +65,12 @@ def outcome_of(page: Page) -> Outcome | None:
 def _scores(page: Page) -> Markup:
     if page.run is None:
         return Markup("")
-    history = page.run_history
+    history, last = page.run_history, page.run.config.max_train_steps
     curves = []
-    for kind, title, field, sentence in CURVES:
-        points = [
-            (event["step"], event[field])
-            for event in history.scores.get(kind, {}).values()
-            if event.get("weights") != "ema" and event[field] is not None
-        ]
-        if points:
-            last = page.run.config.max_train_steps
-            curves.append(
-                {"title": title, "sentence": sentence, "now": points[-1][1], **_curve(points, last)}
-            )
+    for kind, title, fields, sentence in CURVES:
+        lines = _lines(history, kind, fields)
+        if lines:
+            curves.append({"title": title, "sentence": sentence, **_curves(lines, last)})
     mixture = history.mixture or {}
     fidelity = list(history.scores.get("fidelity", {}).values())
     return render(
@@ -82,19 +78,44 @@ def _scores(page: Page) -> Markup:
         curves=curves,
         held_out=mixture.get("held_out") or [],
         is_weak=bool(fidelity) and fidelity[-1]["evidence"] == "weak",
+        is_averaged=any(line["is_averaged"] for curve in curves for line in curve["lines"]),
     )
 
 
-def _curve(points: list[tuple[int, float]], last_step: int) -> dict[str, Any]:
-    """The line and the dots of a small plot, from the lowest to the highest value."""
-    values = [value for _, value in points]
-    low, span = min(values), max(max(values) - min(values), 1e-9)
-    right = max(last_step, points[-1][0], 1)
-    places = [
-        (round(WIDTH * step / right, 1), round(HEIGHT - HEIGHT * (value - low) / span, 1))
-        for step, value in points
-    ]
-    return {"line": " ".join(f"{x},{y}" for x, y in places), "dots": places, "low": low, "high": max(values)}
+def _lines(history: History, kind: str, fields: Sequence[str]) -> dict[str, list[Point]]:
+    """The values over the steps, by weights or dataset; all weights begin where the base model is."""
+    lines: dict[str, list[Point]] = {}
+    for (step, of), event in history.scores.get(kind, {}).items():
+        value = next((event[field] for field in fields if event.get(field) is not None), None)
+        if value is not None:
+            lines.setdefault(of or "", []).append((step, value))
+    base = lines.pop("base", [])
+    return {of: [*base, *points] for of, points in lines.items()} or ({"trained": base} if base else {})
+
+
+def _curves(lines: dict[str, list[Point]], last_step: int) -> dict[str, Any]:
+    """Lines and dots in one small plot, from the lowest to the highest value of all of them."""
+    every = [point for points in lines.values() for point in points]
+    low, high = min(value for _, value in every), max(value for _, value in every)
+    right, span = max(last_step, *(step for step, _ in every), 1), max(high - low, 1e-9)
+    drawn = []
+    for of, points in lines.items():
+        places = [
+            (round(WIDTH * step / right, 1), round(HEIGHT - HEIGHT * (value - low) / span, 1))
+            for step, value in points
+        ]
+        is_averaged = of == "ema"
+        is_named = len(lines) > 1 or is_averaged
+        drawn.append(
+            {
+                "name": {"trained": "plain", "ema": "averaged"}.get(of, of) if is_named else "",
+                "is_averaged": is_averaged,
+                "now": points[-1][1],
+                "path": " ".join(f"{x},{y}" for x, y in places),
+                "dots": places,
+            }
+        )
+    return {"lines": drawn, "low": low, "high": high}
 
 
 def _verdict(page: Page) -> Markup:

@@ -38,7 +38,8 @@ class History:
         checkpoints: steps that have one, in order.
         progress, stage, mixture, final: the last event of that kind (`final`: of this attempt), or None.
         warnings: `warning` events, each message once.
-        scores: by kind (`clip_score`, `fidelity`, `eval_loss`) the events by step and weights or dataset.
+        scores: by kind (`clip_score`, `fidelity`, `eval_loss`) the events by step and weights or dataset,
+            in order; those of a resumed run replace what came after.
     """
 
     losses: dict[int, Event] = field(default_factory=dict)
@@ -89,8 +90,10 @@ class History:
         elif kind == "checkpoint":
             self.checkpoints = sorted({*self.checkpoints, event["step"]})
         elif kind in ("clip_score", "fidelity", "eval_loss"):
-            of_kind = self.scores.setdefault(kind, {})
-            of_kind[event["step"], event.get("weights") or event.get("dataset")] = event
+            found = self.scores.get(kind, {})
+            key = event["step"], event.get("weights") or event.get("dataset")
+            kept = {at: e for at, e in found.items() if at[0] <= event["step"] and at != key}
+            self.scores[kind] = {**kept, key: event}
         elif kind == "mixture":
             self.mixture = event
         elif kind == "warning" and event["message"] not in [w["message"] for w in self.warnings]:

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.jobs.control import ControlName, request
+from dreamspace.jobs.control import ControlName, asked, request
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.log import log_tail
@@ -76,8 +76,8 @@ def build(guide: Guide) -> None:
         guide.html(_log, script=_LOG_SCRIPT, elem_id="log")
 
     guide.follow(stop_button, lambda page: _shown(page, ("queued", "running", "stopping"), "stopping"))
-    for button in (sample, save):
-        guide.follow(button, lambda page: gr.update(visible=_status(page) == "running"))
+    guide.follow(sample, lambda page: _to_ask(page, "sample"))
+    guide.follow(save, lambda page: _to_ask(page, "save"))
     guide.link(sample.click, lambda page, clicked: _ask(page, "sample"))
     guide.link(save.click, lambda page, clicked: _ask(page, "save"))
     guide.follow(resume, lambda page: _shown(page, ("stopped", "failed", "crashed")))
@@ -103,9 +103,22 @@ def _stop(page: Page, clicked: dict[str, Any]) -> View:
     return page.view
 
 
+def _to_ask(page: Page, name: ControlName) -> dict[str, Any]:
+    """The button that asks for something: there while steps are to come, and pressed until it is heard."""
+    return gr.update(visible=_hears(page, name), interactive=not page.run or not asked(page.run.dir, name))
+
+
+def _hears(page: Page, name: ControlName) -> bool:
+    """Whether the run will do what it is asked for: steps are to come, and it draws images at all."""
+    if page.run is None or _status(page) != "running":
+        return False
+    can_draw = name != "sample" or not page.run.config.validation_disable
+    return can_draw and page.run.status.stage not in ("saving", "evaluating")
+
+
 def _ask(page: Page, name: ControlName) -> View:
     """Ask the running training for images, or for a checkpoint, at its next step."""
-    if page.run is not None and _status(page) == "running":
+    if _hears(page, name):
         request(page.run.dir, name)
     return page.view
 

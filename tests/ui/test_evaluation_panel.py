@@ -1,5 +1,6 @@
 """Scores while a run trains, and the recommendation in its result, from what lies on the disk."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dreamspace.config import RunConfig
 from dreamspace.files import write_json
+from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import evaluation_panel, train_step
@@ -67,11 +70,61 @@ def test_scores_are_curves_that_say_how_to_read_them(workspace: Workspace, look:
     assert shown.count("<circle") == 9
 
 
+def test_each_weights_and_each_dataset_have_a_line_of_their_own(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    events, by_prompt = EventWriter(run_dir), {}
+    for step, weights, score in (
+        (0, "base", 0.5),
+        (100, "trained", 0.4),
+        (100, "ema", 0.45),
+        (200, "ema", 0.3),
+    ):
+        figures = {"mean": score, "min": score, "max": score, "by_prompt": by_prompt}
+        events.write("clip_score", step=step, weights=weights, **figures)
+        likeness = {"clip_i": 0.111, "dino": score}
+        events.write("fidelity", step=step, weights=weights, evidence="held_out", **likeness)
+    for step in (100, 200):
+        for dataset, loss in (("red", 0.7), ("blue", 0.2)):
+            events.write("eval_loss", step=step, loss=loss, by_timestep=[], dataset=dataset)
+    shown = str(evaluation_panel._scores(look(View(run_id=run_dir.name, step="train"))))
+    clip, fidelity, eval_loss = shown.split("<figure>")[1:]
+    assert clip.count("<polyline") == fidelity.count("<polyline") == eval_loss.count("<polyline") == 2
+    assert clip.count("is-averaged") == 1
+    assert re.findall(r"<span>(\w+) <b>([\d.]+)<", clip) == [("plain", "0.400"), ("averaged", "0.300")]
+    assert re.findall(r"<span>(\w+) <b>([\d.]+)<", eval_loss) == [("red", "0.700"), ("blue", "0.200")]
+    assert re.findall('points="([^"]+)"', eval_loss) == ["75.0,0.0 150.0,0.0", "75.0,90.0 150.0,90.0"]
+    assert "0.111" not in fidelity
+    assert "Dashed" in shown
+
+
+def test_a_run_that_draws_only_its_average_has_a_dashed_line_from_the_base_model(
+    workspace: Workspace, look: Look
+):
+    run_dir = record_run(workspace)
+    for step, weights in ((0, "base"), (100, "ema")):
+        figures = {"mean": 0.3, "min": 0.3, "max": 0.3, "by_prompt": {}}
+        EventWriter(run_dir).write("clip_score", step=step, weights=weights, **figures)
+    shown = str(evaluation_panel._scores(look(View(run_id=run_dir.name, step="train"))))
+    assert shown.count("<polyline") == shown.count("is-averaged") == 1
+    assert shown.count("<circle") == 2
+
+
+def test_scores_of_a_resumed_run_replace_what_came_after(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    events = EventWriter(run_dir)
+    for step in (100, 150, 200, 120):
+        for dataset in ("red", "blue"):
+            events.write("eval_loss", step=step, loss=0.1, by_timestep=[], dataset=dataset)
+    scores = look(View(run_id=run_dir.name)).run_history.scores["eval_loss"]
+    assert list(scores) == [(100, "red"), (100, "blue"), (120, "red"), (120, "blue")]
+
+
 def test_what_is_held_out_is_named(workspace: Workspace, look: Look):
     run_dir = record_run(workspace)
     mixture = {"datasets": {"subject": 1.0}, "num_instances": 5, "num_prior": 0}
     EventWriter(run_dir).write("mixture", **mixture, held_out=["biscuit-4.png"])
-    assert "biscuit-4.png" in evaluation_panel._scores(look(View(run_id=run_dir.name, step="train")))
+    shown = evaluation_panel._scores(look(View(run_id=run_dir.name, step="train")))
+    assert "1 photo is held out to judge by, never trained on: biscuit-4.png." in shown
 
 
 def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Workspace, look: Look):
@@ -125,6 +178,22 @@ def test_a_running_training_is_asked_for_images_and_for_a_checkpoint(
     view = View(run_id=run_dir.name, step="train")
     train_step._ask(look(view), name)
     assert (run_dir / "control" / name).exists()
+    assert train_step._to_ask(look(view), name)["interactive"] is False
+    consume_control(run_dir, name)
+    assert train_step._to_ask(look(view), name)["interactive"] is True
+    EventWriter(run_dir).write("stage", name="evaluating", message="Evaluating step 100: 4 of 24 images.")
+    assert train_step._to_ask(look(view), name)["visible"] is False
+    train_step._ask(look(view), name)
+    assert not (run_dir / "control" / name).exists()
     done = record_run(workspace, sample="tinker")
     train_step._ask(look(replace(view, run_id=done.name)), name)
     assert not (done / "control" / name).exists()
+
+
+def test_a_run_that_draws_no_images_is_only_asked_to_save(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace, outcome="running", up_to=20)
+    config = RunConfig.load(run_dir / "config.json").model_copy(update={"validation_disable": True})
+    config.save(run_dir / "config.json")
+    page = look(View(run_id=run_dir.name, step="train"))
+    visible = {name: train_step._to_ask(page, name)["visible"] for name in ("sample", "save")}
+    assert visible == {"sample": False, "save": True}
