@@ -6,8 +6,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
-from dreamspace.files import read_json
+from dreamspace.evaluation.plots import MEASURES, steps_plot, verdict_plot
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
 from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
@@ -56,10 +55,15 @@ def build_verdict(guide: Guide) -> None:
     guide.link(evaluate.click, _evaluate, busy=verdict)
 
 
-def outcome_of(page: Page) -> Outcome | None:
-    """The evaluation of the run, once there is one."""
-    file = page.run.dir / EVALUATION_FILE if page.run else None
-    return read_json(file) if file is not None and file.exists() else None
+def recommended_step(page: Page) -> int | None:
+    """The step of the checkpoint that is recommended, if one is."""
+    outcome = page.evaluation
+    found = (
+        [each["step"] for each in outcome["candidates"] if each["folder"] == outcome["best"]]
+        if outcome
+        else []
+    )
+    return found[0] if found else None
 
 
 def _scores(page: Page) -> Markup:
@@ -121,7 +125,7 @@ def _curves(lines: dict[str, list[Point]], last_step: int) -> dict[str, Any]:
 def _verdict(page: Page) -> Markup:
     if page.run is None:
         return Markup("")
-    outcome = outcome_of(page)
+    outcome = page.evaluation
     job = next(iter(page.jobs("evaluate")), None)
     status = None if job is None else page.status(job)
     if outcome is None:
@@ -148,7 +152,7 @@ def _version(page: Page) -> int:
 
 
 def _can_be_evaluated(page: Page) -> bool:
-    if page.run is None or outcome_of(page) is not None or not page.saved_steps:
+    if page.run is None or page.evaluation is not None or not page.saved_steps:
         return False
     is_at_work = any(not page.status(job).is_final for job in page.jobs("evaluate")[:1])
     return page.run.status.is_final and not is_at_work

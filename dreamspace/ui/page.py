@@ -11,7 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dreamspace.data.geometry import two_digits
+from dreamspace.evaluation.plots import Outcome
+from dreamspace.files import read_json
 from dreamspace.jobs.workspace import JobStatus, Workspace
+from dreamspace.run_folder import EVALUATION_FILE
 from dreamspace.ui.history import Histories, History
 from dreamspace.ui.library import (
     adapter_steps,
@@ -191,6 +194,12 @@ class Page:
     def run_history(self) -> History:
         """The events of the run; empty without one."""
         return self.history(self.run.dir) if self.run else History()
+
+    @cached_property
+    def evaluation(self) -> Outcome | None:
+        """What the run's checkpoints score, and which one is recommended; None before it was evaluated."""
+        file = self.run.dir / EVALUATION_FILE if self.run else None
+        return read_json(file) if file is not None and file.exists() else None
 
     @cached_property
     def saved_steps(self) -> list[int]:

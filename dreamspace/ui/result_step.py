@@ -63,9 +63,13 @@ def steps_to_choose(page: Page) -> list[int]:
 
 
 def chosen_step(page: Page) -> int:
-    """The step that is shown and drawn with: the chosen one, else the last with images, 0 without any."""
-    if page.view.checkpoint in steps_to_choose(page):
-        return page.view.checkpoint
+    """The step that is shown and drawn with: the chosen one, the recommended one, else the last with images.
+
+    0 without any.
+    """
+    for step in (page.view.checkpoint, evaluation_panel.recommended_step(page)):
+        if step in steps_to_choose(page):
+            return step
     return max(page.run_history.sampled_steps, default=0)
 
 

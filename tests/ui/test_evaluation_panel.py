@@ -16,7 +16,7 @@ from dreamspace.files import write_json
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.ui import evaluation_panel, train_step
+from dreamspace.ui import evaluation_panel, result_step, train_step
 from dreamspace.ui.media import media_router, report_url
 from dreamspace.ui.page import Page, View
 from tests.ui.recorded import record_run
@@ -137,6 +137,17 @@ def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Works
     assert shown.count("<svg") == 2
     assert shown.count("<img") == 3 * 2
     assert not evaluation_panel._can_be_evaluated(page)
+
+
+def test_the_recommended_checkpoint_is_the_one_that_is_shown_until_another_is_chosen(
+    workspace: Workspace, look: Look
+):
+    run_dir = record_run(workspace)
+    view = View(run_id=run_dir.name, step="result")
+    assert result_step.chosen_step(look(view)) == 400
+    write_outcome(run_dir)
+    assert result_step.chosen_step(look(view)) == 200
+    assert result_step.chosen_step(look(replace(view, checkpoint=300))) == 300
 
 
 def test_images_and_report_are_served_and_nothing_beside_them(workspace: Workspace):
