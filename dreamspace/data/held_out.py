@@ -13,6 +13,11 @@ FEWEST_PHOTOS = 6
 ONE_IN = 5
 
 
+def num_held_out(num_photos: int) -> int:
+    """How many of so many different photos are held out."""
+    return num_photos // ONE_IN if num_photos >= FEWEST_PHOTOS else 0
+
+
 def held_out_ids(content_ids: Iterable[str]) -> set[str]:
     """Of different photos, by the hashes of their content, those to hold out: the lowest, one in five.
 
@@ -20,7 +25,7 @@ def held_out_ids(content_ids: Iterable[str]) -> set[str]:
     none.
     """
     different = sorted(set(content_ids))
-    return set(different[: len(different) // ONE_IN]) if len(different) >= FEWEST_PHOTOS else set()
+    return set(different[: num_held_out(len(different))])
 
 
 def content_id(path: Path) -> str:
