@@ -1,12 +1,14 @@
 """What a run is told of its images: curves while it trains, and which checkpoint to take in the result."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
-from dreamspace.evaluation.plots import MEASURES, steps_plot, verdict_plot
+from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
+from dreamspace.jobs.launcher import stop
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
 from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
@@ -48,22 +50,43 @@ def build_scores(guide: Guide) -> None:
 
 
 def build_verdict(guide: Guide) -> None:
-    """The recommendation, and a button for a run that has none."""
-    verdict = guide.html(_verdict, elem_id="verdict")
+    """The recommendation, and a button for a run that has none, or an old one."""
+    verdict = guide.html(_verdict, events=("stop_evaluation",), elem_id="verdict")
     evaluate = gr.Button("Compare all checkpoints", elem_id="evaluate")
     guide.follow(evaluate, lambda page: gr.update(visible=_can_be_evaluated(page)))
     guide.link(evaluate.click, _evaluate, busy=verdict)
+    guide.link(verdict.stop_evaluation, _stop)
+
+
+def recommended(page: Page) -> dict[str, Any] | None:
+    """The candidate of the evaluation that is to be taken."""
+    outcome = page.evaluation
+    return _best(outcome) if outcome is not None else None
 
 
 def recommended_step(page: Page) -> int | None:
     """The step of the checkpoint that is recommended, if one is."""
-    outcome = page.evaluation
-    found = (
-        [each["step"] for each in outcome["candidates"] if each["folder"] == outcome["best"]]
-        if outcome
-        else []
-    )
-    return found[0] if found else None
+    best = recommended(page)
+    return best["step"] if best is not None else None
+
+
+def evaluated_pairs(page: Page, step: int) -> list[dict[str, Any]]:
+    """Of each prompt of the evaluation the base model's image, and a checkpoint's plain and averaged one."""
+    if page.evaluation is None:
+        return []
+    seed, prompts = page.evaluation["seeds"][0], page.evaluation["all_prompts"]
+    return [
+        {
+            "prompt": prompt,
+            "title": f"seed {seed}",
+            "label": "averaged" if each["weights"] == "ema" else "after",
+            "before": _picture(page, "base", prompts.index(prompt)),
+            "after": _picture(page, each["folder"], prompts.index(prompt)),
+        }
+        for prompt in page.evaluation["prompts"]
+        for each in page.evaluation["candidates"]
+        if each["step"] == step
+    ]
 
 
 def _scores(page: Page) -> Markup:
@@ -119,47 +142,71 @@ def _curves(lines: dict[str, list[Point]], last_step: int) -> dict[str, Any]:
                 "dots": places,
             }
         )
-    return {"lines": drawn, "low": low, "high": high}
+    return {"lines": drawn, "low": low, "high": high, "last": right}
 
 
 def _verdict(page: Page) -> Markup:
     if page.run is None:
         return Markup("")
-    outcome = page.evaluation
-    job = next(iter(page.jobs("evaluate")), None)
-    status = None if job is None else page.status(job)
+    job, outcome = _job(page), page.evaluation
+    status = page.status(job) if job is not None else None
     if outcome is None:
         return render("verdict.html", outcome=None, status=status)
-    best = next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
     return render(
         "verdict.html",
         outcome=outcome,
         status=status,
-        best=best,
+        missing=_missing(page),
+        best=_best(outcome),
         measures=MEASURES,
         plots=[plot for plot in (verdict_plot(outcome), steps_plot(outcome)) if plot],
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
         columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
-        url=lambda folder, index: picture_url(
-            page.run.dir, f"{EVALUATION_FOLDER}/{folder}/{index}-0.jpg", _version(page), 160
-        ),
+        url=lambda folder, index, width_px=None: _picture(page, folder, index, width_px),
         report=report_url(page.run.dir, _version(page)),
     )
+
+
+def _best(outcome: Outcome) -> dict[str, Any]:
+    return next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
+
+
+def _picture(page: Page, folder: str, index: int, width_px: int | None = None) -> str:
+    """The address of a checkpoint's image of a prompt, at the first seed."""
+    path = f"{EVALUATION_FOLDER}/{folder}/{index}-0.jpg"
+    return picture_url(page.run.dir, path, _version(page), width_px)
 
 
 def _version(page: Page) -> int:
     return (page.run.dir / EVALUATION_FILE).stat().st_mtime_ns
 
 
+def _missing(page: Page) -> list[int]:
+    """The saved steps that the evaluation does not know, such as those of a run that went on after it."""
+    known = {each["step"] for each in page.evaluation["candidates"]} if page.evaluation else set()
+    return [step for step in page.saved_steps if step not in known]
+
+
+def _job(page: Page) -> Path | None:
+    """The newest job that evaluates the run."""
+    return next(iter(page.jobs("evaluate")), None)
+
+
 def _can_be_evaluated(page: Page) -> bool:
-    if page.run is None or page.evaluation is not None or not page.saved_steps:
-        return False
-    is_at_work = any(not page.status(job).is_final for job in page.jobs("evaluate")[:1])
-    return page.run.status.is_final and not is_at_work
+    job = _job(page)
+    is_at_work = job is not None and not page.status(job).is_final
+    return page.run is not None and page.run.status.is_final and bool(_missing(page)) and not is_at_work
 
 
 def _evaluate(page: Page, clicked: dict[str, Any]) -> View:
     if _can_be_evaluated(page):
         arguments = {"run_dir": str(page.run.dir)}
         start_job(page.workspace, f"evaluate {page.run.title}", "evaluate", arguments)
+    return page.view
+
+
+def _stop(page: Page, clicked: dict[str, Any]) -> View:
+    job = _job(page)
+    if job is not None:
+        stop(job)
     return page.view

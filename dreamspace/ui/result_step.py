@@ -76,6 +76,7 @@ def chosen_step(page: Page) -> int:
 def _choice(page: Page) -> Markup:
     return render(
         "choice.html", steps=steps_to_choose(page), chosen=chosen_step(page),
+        recommended=evaluation_panel.recommended(page),
         is_live=bool(page.run) and not page.run.status.is_final,
     )  # fmt: skip
 
@@ -86,7 +87,10 @@ def _choose(page: Page, clicked: dict[str, Any]) -> View:
 
 
 def _comparison(page: Page) -> Markup:
-    """Of each prompt, seed and size the base model's image against the trained one's and its average."""
+    """Of each prompt, seed and size the base model's image against the trained one's and its average.
+
+    A checkpoint at which none was drawn is shown by the images that it was judged by.
+    """
     if page.run is None:
         return Markup("")
     history, step = page.run_history, chosen_step(page)
@@ -103,6 +107,7 @@ def _comparison(page: Page) -> Markup:
             }
             for after in history.shown(step, shot)
         ]
+    pairs = pairs or evaluation_panel.evaluated_pairs(page, step)
     return render("comparison.html", pairs=pairs, step=step)
 
 

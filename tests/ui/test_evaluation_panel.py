@@ -1,7 +1,9 @@
 """Scores while a run trains, and the recommendation in its result, from what lies on the disk."""
 
+import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,11 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dreamspace.config import RunConfig
-from dreamspace.files import write_json
+from dreamspace.files import read_json, write_json
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
+from dreamspace.jobs.job import Ended, Job, ProcessRecord
+from dreamspace.jobs.process import ProcessIdentity
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import evaluation_panel, result_step, train_step
 from dreamspace.ui.media import media_router, report_url
@@ -68,6 +72,7 @@ def test_scores_are_curves_that_say_how_to_read_them(workspace: Workspace, look:
     for words in ("CLIP score", "0.250", "Eval loss", "0.125", "Likeness", "0.750", "Weak evidence"):
         assert words in shown
     assert shown.count("<circle") == 9
+    assert "0.250 to 0.310" in shown
 
 
 def test_each_weights_and_each_dataset_have_a_line_of_their_own(workspace: Workspace, look: Look):
@@ -136,7 +141,75 @@ def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Works
         assert words in shown
     assert shown.count("<svg") == 2
     assert shown.count("<img") == 3 * 2
+    assert "Compare again" in shown
+    for step in (100, 300):
+        shutil.rmtree(run_dir / "checkpoints" / f"step-{step:06d}")
+    page = look(View(run_id=run_dir.name, step="result"))
     assert not evaluation_panel._can_be_evaluated(page)
+    assert "Compare again" not in evaluation_panel._verdict(page)
+
+
+def test_checkpoints_that_were_saved_after_the_evaluation_can_be_compared_too(
+    workspace: Workspace, look: Look
+):
+    run_dir = record_run(workspace)
+    write_outcome(run_dir)
+    page = look(View(run_id=run_dir.name, step="result"))
+    assert evaluation_panel._missing(page) == [100, 300]
+    assert evaluation_panel._can_be_evaluated(page)
+
+
+def test_the_recommended_checkpoint_is_marked(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    view = View(run_id=run_dir.name, step="result")
+    assert "recommended" not in result_step._choice(look(view))
+    write_outcome(run_dir)
+    assert ">200 (recommended)<" in result_step._choice(look(view))
+    outcome = read_json(run_dir / "evaluation.json")
+    outcome["candidates"][0]["weights"] = "ema"
+    write_json(run_dir / "evaluation.json", outcome)
+    assert ">200 (recommended, averaged)<" in result_step._choice(look(view))
+
+
+def test_a_checkpoint_without_validation_images_is_shown_by_those_it_was_judged_by(
+    workspace: Workspace, look: Look
+):
+    run_dir = record_run(workspace)
+    write_outcome(run_dir)
+    view = View(run_id=run_dir.name, step="result")
+    assert "/validation/" in result_step._comparison(look(view))
+    log = run_dir / "events.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("".join(f"{line}\n" for line in lines if '"kind":"sample"' not in line))
+    shown = result_step._comparison(look(view))
+    assert shown.count("/evaluation/base/") == shown.count("/evaluation/step-000200/") == 2
+    assert "a photo of a sks dog in the snow<small>seed 0" in shown
+    assert "No images were drawn at step 300" in result_step._comparison(look(replace(view, checkpoint=300)))
+
+
+@pytest.mark.parametrize("has_outcome", [False, True])
+def test_an_evaluation_at_work_says_how_far_it_is_and_can_be_stopped(
+    workspace: Workspace, look: Look, has_outcome: bool
+):
+    run_dir = record_run(workspace)
+    if has_outcome:
+        write_outcome(run_dir)
+    job_dir = workspace.new_job_dir("evaluate sks dog")
+    Job(kind="evaluate", arguments={"run_dir": str(run_dir)}, submitted=time.time()).write(job_dir)
+    alive = ProcessIdentity.of(os.getpid())
+    ProcessRecord(alive, worker=alive).write(job_dir)
+    EventWriter(job_dir).write("stage", name="evaluating", message="Evaluating step 100: 4 of 24 images.")
+    view = View(run_id=run_dir.name, step="result")
+    assert "Evaluating step 100: 4 of 24 images." in evaluation_panel._verdict(look(view))
+    assert not evaluation_panel._can_be_evaluated(look(view))
+    evaluation_panel._stop(look(view), {})
+    assert (job_dir / "control" / "stop").exists()
+    assert 'data-event="stop_evaluation" disabled' in evaluation_panel._verdict(look(view))
+    failed = {"error": "ValueError", "message": "There is no CLIP.", "hint": "Name one.", "traceback": ""}
+    EventWriter(job_dir).write("failed", **failed)
+    Ended(exit_status=2, signal=None, time=time.time(), reason="exited").write(job_dir)
+    assert "There is no CLIP. Name one." in evaluation_panel._verdict(look(view))
+    assert evaluation_panel._can_be_evaluated(look(view))
 
 
 def test_the_recommended_checkpoint_is_the_one_that_is_shown_until_another_is_chosen(
