@@ -72,7 +72,7 @@ def test_scores_are_curves_that_say_how_to_read_them(workspace: Workspace, look:
     for words in ("CLIP score", "0.250", "Eval loss", "0.125", "Likeness", "0.750", "Weak evidence"):
         assert words in shown
     assert shown.count("<circle") == 9
-    assert "0.250 to 0.310" in shown
+    assert "between 0.250 and 0.310" in shown
 
 
 def test_each_weights_and_each_dataset_have_a_line_of_their_own(workspace: Workspace, look: Look):
