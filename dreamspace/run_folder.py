@@ -20,6 +20,9 @@ EMA_FOLDER = "ema"
 AVERAGED = "adapter-ema"
 """In a run, the folder of the moving average of its adapter, beside the adapter."""
 
+PROBE_FILE = "probe.json"
+"""What a probe measured, in its job's folder."""
+
 
 def step_name(step: int) -> str:
     """The name of what belongs to a step: "step-000200"."""

@@ -29,6 +29,7 @@ JobFunction = Callable[[Path, dict[str, Any], EventWriter], None]
 # arguments and the event writer, and writes its own `done` or `stopped`.
 KINDS: dict[str, str] = {
     "train": "dreamspace.training.run:train",
+    "probe": "dreamspace.training.probe:probe",
     "prior": "dreamspace.models.prior:prior",
     "mask": "dreamspace.models.mask_job:mask",
     "caption": "dreamspace.models.caption_job:caption",

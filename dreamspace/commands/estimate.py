@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dreamspace.commands.options import given_path
+from dreamspace.commands.probe import probe
 from dreamspace.config import (
     DatasetConfig,
     Prior,
@@ -20,12 +21,16 @@ from dreamspace.data.geometry import dataset_edge_px
 from dreamspace.data.photos import photo_files
 from dreamspace.estimate.fit import Change, Situation, cheapest_change
 from dreamspace.estimate.hardware import PRICES_DATE, SPACES, Hardware, hardware_named
+from dreamspace.estimate.memory import StageName
 from dreamspace.estimate.profiles import ModelProfile, known_profile
 from dreamspace.estimate.speed import TimeEstimate, estimate_time, expected_speed, prior_share
 from dreamspace.jobs.workspace import Workspace
 
 USUAL_PHOTOS = 12
 """Where no photos are named."""
+
+PROBED_STAGES: tuple[StageName, ...] = ("encoding prompts", "encoding photos", "training")
+"""Those that a probe goes through."""
 
 
 def add_estimate_options(estimate: argparse.ArgumentParser) -> None:
@@ -46,12 +51,19 @@ def add_estimate_options(estimate: argparse.ArgumentParser) -> None:
     estimate.add_argument(
         "--hardware", default="here", metavar="NAME", help=f"here, or one of Spaces': {', '.join(SPACES)}"
     )
+    estimate.add_argument(
+        "--probe", action="store_true", help="take two real steps here, and say what they took"
+    )
     estimate.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_estimate(options: argparse.Namespace) -> int:
-    """Print memory, time and cost of a run."""
+    """Print memory, time and cost of a run; with a probe what its first steps took."""
     hardware = hardware_named(options.hardware)
+    if options.probe and hardware.name != "here":
+        raise ValueError(
+            f"--probe runs on this machine, so it says nothing of {hardware.name}. Leave out --hardware."
+        )
     config, prior, share, resolution = _asked(options)
     profile = profile_of(config)
     edge = resolution if resolution is not None else profile.native_resolution_px
@@ -63,11 +75,34 @@ def run_estimate(options: argparse.Namespace) -> int:
         for place in (hardware, *SPACES.values())
         if place.name == hardware.name or replace(situation, hardware=place).fits
     }
+    if not options.json:
+        print("\n".join([*_memory_lines(situation, change), *_time_lines(times)]), flush=True)
+    status, probed = _probe(options, situation, prior) if options.probe else (0, None)
     if options.json:
-        print(json.dumps(_as_json(situation, change, times), indent=2))
-    else:
-        print("\n".join([*_memory_lines(situation, change), *_time_lines(times)]))
-    return 0
+        print(json.dumps(_as_json(situation, change, times) | {"probe": probed}, indent=2))
+    elif probed is not None:
+        print("\n".join(_probe_lines(situation, times["here"][1], probed)))
+    return status
+
+
+def _probe(options: argparse.Namespace, situation: Situation, prior: Prior) -> tuple[int, dict[str, Any]]:
+    """The exit status of two real steps of the run that is asked about, and what they took."""
+    has_files = options.config and options.datasets and options.resolution is None
+    datasets = read_datasets(options.datasets) if has_files else None
+    return probe(situation.config, prior, situation.size_px[0], datasets, options.photos)
+
+
+def _probe_lines(situation: Situation, time: TimeEstimate, probed: dict[str, Any]) -> list[str]:
+    if "failed" in probed:
+        return [f"Probe: {probed['failed']}"]
+    width_px, height_px = probed["size_px"]
+    expected = max(situation.memory.peaks[stage] for stage in PROBED_STAGES)
+    return [
+        f"Probe of two steps of {probed['num_rows']} rows of {width_px} x {height_px} px:",
+        f"  {'peak':<18} {_gb(probed['peak_bytes'])}, estimated{_gb(expected)}",
+        f"  {'until the steps':<18} {_gb(probed['encoding_bytes'])}",
+        f"  {'a step':<18} {probed['seconds_per_step']:7.2g} s,  estimated{time.seconds_per_step:8.2g} s",
+    ]
 
 
 def profile_of(config: RunConfig) -> ModelProfile:

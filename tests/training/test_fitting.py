@@ -42,8 +42,8 @@ def trained_in_little_memory(run_dir: Path) -> list:
     return read_events(run_dir / "events.jsonl")[0]
 
 
-@pytest.mark.parametrize("auto_fit", [False, True])
-def test_at_out_of_memory_the_cheapest_change_is_named_or_made(tmp_path: Path, auto_fit: bool) -> None:
+def too_large_run(tmp_path: Path, kind: str, auto_fit: bool = False) -> Path:
+    """The folder of a job that runs a training which the limit is too low for."""
     photos = draw_photos(tmp_path / "photos", 4)
     run_dir = tmp_path / "runs" / "run"
     run_dir.mkdir(parents=True)
@@ -58,7 +58,19 @@ def test_at_out_of_memory_the_cheapest_change_is_named_or_made(tmp_path: Path, a
         auto_fit=auto_fit,
     )
     config.save(run_dir / "config.json")
-    write_json(run_dir / "job.json", {"kind": "train", "arguments": {}, "created": 0})
+    write_json(run_dir / "job.json", {"kind": kind, "arguments": {}, "created": 0})
+    return run_dir
+
+
+def test_probe_that_runs_out_of_memory_says_so(tmp_path: Path) -> None:
+    last = trained_in_little_memory(too_large_run(tmp_path, "probe"))[-1]
+    assert (last["kind"], last["error"]) == ("failed", "OutOfMemoryError")
+    assert last["message"] == "Memory ran out in the probe, so this run does not fit here as it is."
+
+
+@pytest.mark.parametrize("auto_fit", [False, True])
+def test_at_out_of_memory_the_cheapest_change_is_named_or_made(tmp_path: Path, auto_fit: bool) -> None:
+    run_dir = too_large_run(tmp_path, "train", auto_fit)
     events = trained_in_little_memory(run_dir)
     last = events[-1]
     if not auto_fit:
