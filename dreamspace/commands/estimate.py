@@ -18,6 +18,7 @@ from dreamspace.config import (
 )
 from dreamspace.config.dataset import MAX_EDGE_PX
 from dreamspace.data.geometry import dataset_edge_px
+from dreamspace.data.held_out import num_trained
 from dreamspace.data.photos import photo_files
 from dreamspace.estimate.fit import Change, Situation, cheapest_change
 from dreamspace.estimate.hardware import PRICES_DATE, SPACES, Hardware, hardware_named
@@ -138,7 +139,7 @@ def _asked(options: argparse.Namespace) -> tuple[RunConfig, Prior, float, int | 
         return (
             config,
             prior,
-            prior_share(prior, num_photos, config.num_class_images),
+            prior_share(prior, num_trained(num_photos, config.held_out_photos), config.num_class_images),
             (resolution or preset.resolution),
         )
     config = apply_settings(RunConfig.load(options.config), options.settings or [])
@@ -146,7 +147,7 @@ def _asked(options: argparse.Namespace) -> tuple[RunConfig, Prior, float, int | 
         return config, "none", 0.0, resolution
     datasets = read_datasets(options.datasets)
     prior = prior_of(datasets)
-    share = prior_share(prior, num_photos, config.num_class_images)
+    share = prior_share(prior, num_trained(num_photos, config.held_out_photos), config.num_class_images)
     return config, prior, share, resolution or largest_edge_px(datasets)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dreamspace.config import DatasetConfig, RunConfig
-from dreamspace.data.held_out import held_out_ids, holds_out
+from dreamspace.data.held_out import eval_datasets, held_out_ids, holds_out
 from dreamspace.data.samples import Sample, read_samples
 
 Evidence = Literal["held_out", "weak"]
@@ -74,7 +74,8 @@ def split_photos(
     if not chosen or not all(left.values()):
         weak = {name: samples for name, samples in of_subject.items() if samples}
         return trained, EvaluationPhotos(weak, "weak"), warnings
-    return left, EvaluationPhotos({name: found for name, found in held_out.items() if found}, "held_out"), []
+    judged_by = {name: samples for name, samples in held_out.items() if samples}
+    return left, EvaluationPhotos(judged_by, "held_out"), warnings
 
 
 def _eval_samples(
@@ -84,9 +85,7 @@ def _eval_samples(
     known = {sample.content_id for samples in trained.values() for sample in samples}
     found: dict[str, list[Sample]] = {}
     warnings: list[str] = []
-    for dataset in datasets:
-        if dataset.dataset_type != "eval" or dataset.disabled:
-            continue
+    for dataset in eval_datasets(datasets):
         samples, remarks = read_samples(dataset, datasets, multiple_px, config.seed)
         warnings += remarks
         shared = [sample.path.name for sample in samples if sample.content_id in known]

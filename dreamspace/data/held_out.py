@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dreamspace.config import DatasetConfig, RunConfig
@@ -18,6 +19,11 @@ def num_held_out(num_photos: int) -> int:
     return num_photos // ONE_IN if num_photos >= FEWEST_PHOTOS else 0
 
 
+def num_trained(num_photos: int, holds_out: bool) -> int:
+    """How many of so many different photos are trained on, where some may be held out or none."""
+    return num_photos - num_held_out(num_photos) if holds_out else num_photos
+
+
 def held_out_ids(content_ids: Iterable[str]) -> set[str]:
     """Of different photos, by the hashes of their content, those to hold out: the lowest, one in five.
 
@@ -30,13 +36,23 @@ def held_out_ids(content_ids: Iterable[str]) -> set[str]:
 
 def content_id(path: Path) -> str:
     """16 hex digits that follow from a file's bytes."""
+    return _hashed(path, path.stat().st_mtime_ns)
+
+
+# A run's photos are asked for when it is written, when it is announced, and when they are read.
+@lru_cache(maxsize=4096)
+def _hashed(path: Path, _changed_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def holds_out(config: RunConfig, datasets: Sequence[DatasetConfig]) -> bool:
     """Whether a run keeps photos out of its training: it may, and has no dataset of its own for that."""
-    has_own = any(dataset.dataset_type == "eval" and not dataset.disabled for dataset in datasets)
-    return config.held_out_photos and not has_own
+    return config.held_out_photos and not eval_datasets(datasets)
+
+
+def eval_datasets(datasets: Iterable[DatasetConfig]) -> list[DatasetConfig]:
+    """The datasets that a run is judged by."""
+    return [dataset for dataset in datasets if dataset.dataset_type == "eval" and not dataset.disabled]
 
 
 def held_out_files(config: RunConfig, datasets: Sequence[DatasetConfig]) -> list[Path]:
@@ -65,7 +81,7 @@ def announcement(config: RunConfig, datasets: Sequence[DatasetConfig]) -> str:
             f"Held out to judge the run by, never trained on: {names}. Set held_out_photos to false to train "
             "on all photos."
         )
-    if any(dataset.dataset_type == "eval" and not dataset.disabled for dataset in datasets):
+    if eval_datasets(datasets):
         return "The run is judged by the photos of its eval datasets."
     return (
         f"All photos are trained on, so that scores are weak evidence; with {FEWEST_PHOTOS} or more, and "

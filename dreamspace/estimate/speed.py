@@ -11,7 +11,6 @@ from dreamspace.config import DatasetConfig, Prior, RunConfig, prior_of
 from dreamspace.config.prompt_library import num_library_prompts
 from dreamspace.config.rollout import rollout_probability
 from dreamspace.config.sections import MAX_STEPS
-from dreamspace.data.held_out import num_held_out
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.estimate.hardware import Hardware
 from dreamspace.estimate.profiles import ModelProfile
@@ -107,8 +106,11 @@ class TimeEstimate:
 
 
 def prior_share(prior: Prior, num_photos: int, num_class_images: int) -> float:
-    """Of the pictures of an epoch, the share that keeps the prior, in a run as `write_run` makes it."""
-    num_photos -= num_held_out(num_photos)
+    """Of the pictures of an epoch, the share that keeps the prior, in a run as `write_run` makes it.
+
+    Args:
+        num_photos: that are trained on.
+    """
     num_prior = {"none": 0, "image-free": num_photos}.get(prior, num_class_images)
     if not num_photos or not num_prior:
         return 0.0

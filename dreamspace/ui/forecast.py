@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from dreamspace.config import Prior, RunConfig, subject_dataset
+from dreamspace.data.held_out import num_trained
 from dreamspace.estimate.fit import Change as Saving
 from dreamspace.estimate.fit import Situation, cheapest_change
 from dreamspace.estimate.hardware import SPACES, Hardware, this_machine
@@ -57,7 +58,8 @@ def capability() -> tuple[int, int] | None:
 
 def forecaster(page: Page, form: Form) -> "Forecaster":
     """Forecasts by the photos, the prior and the earlier runs that a visitor sees."""
-    share = prior_share(form.prior, len(page.photos), int(form.num_class_images or 0))
+    num_photos = num_trained(len(page.photos), bool(form.experts.get("held_out_photos", True)))
+    share = prior_share(form.prior, num_photos, int(form.num_class_images or 0))
     past = []
     for run in page.runs:
         history = page.history(run.dir)

@@ -1,6 +1,7 @@
 """What the step of the prior shows: the choices, what they mean, and the class images."""
 
 from dreamspace.config import Prior
+from dreamspace.data.held_out import num_trained
 from dreamspace.estimate.speed import prior_share
 from dreamspace.ui.forecast import expected
 from dreamspace.ui.media import class_image_url, class_url, event_picture_url, is_picture
@@ -50,7 +51,9 @@ def effect_panel(page: Page, form: Form) -> str:
             class_word=form.class_word.strip(),
             token=form.token.strip(),
             class_pictures=pictures or [url for url in drawn if url],
-            share=prior_share(form.prior, len(page.photos), config.num_class_images),
+            share=prior_share(
+                form.prior, num_trained(len(page.photos), config.held_out_photos), config.num_class_images
+            ),
             num_rows=config.max_train_steps * config.train_batch_size * config.gradient_accumulation_steps,
             estimate=found,
         )

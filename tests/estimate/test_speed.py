@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from dreamspace.config import RunConfig, load_datasets, load_preset, parse_dataset
-from dreamspace.data.held_out import num_held_out
 from dreamspace.data.plan import PlannedDataset, StepPlan
 from dreamspace.estimate.hardware import SPACES
 from dreamspace.estimate.profiles import known_profile
@@ -48,13 +47,12 @@ def test_the_share_of_the_prior_is_what_the_plan_of_the_written_run_shows(
     run_dir, prior_dir = tmp_path / "run", tmp_path / "priors" / "dog"
     write_run(
         run_dir, load_preset("mini"), photos,
-        class_word="dog", prior=prior, prior_dir=prior_dir,
+        class_word="dog", prior=prior, prior_dir=prior_dir, settings=["held_out_photos=false"],
         num_class_images=num_class_images if prior in ("noise", "base") else 0,
     )  # fmt: skip
     planned = []
     for dataset in load_datasets(run_dir / "multidatabackend.json"):
-        trained = num_photos - num_held_out(num_photos)
-        count = trained if dataset.instance_data_dir == photos else num_class_images
+        count = num_photos if dataset.instance_data_dir == photos else num_class_images
         planned.append(PlannedDataset(dataset.id, ((128, 128),) * count, dataset.repeats + 1))
     plan = StepPlan(planned, seed=1, step_rows=4)
     mixture = plan.mixture(plan.epoch_steps())

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from dreamspace.config import load_datasets, load_preset, save_datasets
+from dreamspace.config import load_datasets, save_datasets
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job, ProcessRecord
 from dreamspace.jobs.new_run import prior_folder
@@ -24,15 +24,10 @@ from dreamspace.ui.changes import choose_sample
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import Histories
 from dreamspace.ui.media import class_image_url, media_router
-from dreamspace.ui.new_training import Form
 from dreamspace.ui.page import Page, View, render
 from dreamspace.ui.prior_panels import PRIORS, effect_panel, images_panel
-from dreamspace.ui.settings_form import expert_settings, shown_value
+from tests.ui.forms import EXPERT_VALUES, FORM, text_of
 from tests.ui.recorded import record_run
-
-EXPERTS = [*(name for names in expert_settings().values() for name in names), "prior_loss_weight"]
-EXPERT_VALUES = {name: shown_value(name, load_preset("mini").config) for name in EXPERTS}
-FORM = Form("dog", "sks", "mini", 400, "base", 24, "", 128, EXPERT_VALUES)
 
 
 @pytest.fixture
@@ -54,10 +49,6 @@ def draw_some(folder: Path, count: int) -> list[Path]:
     for number in range(count):
         Image.new("RGB", (200, 200), (number, 90, 90)).save(folder / f"zz-drawn-{number}.png")
     return sorted(folder.iterdir())
-
-
-def text_of(html: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
 def test_class_images_are_drawn_into_the_folder_that_the_training_reads(
@@ -161,9 +152,14 @@ def test_the_images_of_the_folder_are_shown(look: Callable[[], Page], workspace:
 def test_what_a_choice_means_is_said_with_figures(
     look: Callable[[], Page], prior: str, sentences: list[str]
 ) -> None:
-    text = text_of(effect_panel(look(), replace(FORM, prior=prior))).replace("&#39;", "'")
+    form = replace(FORM, prior=prior, experts=FORM.experts | {"held_out_photos": False})
+    text = text_of(effect_panel(look(), form)).replace("&#39;", "'")
     for sentence in sentences:
         assert sentence in text
+
+
+def test_a_photo_that_is_held_out_is_no_part_of_the_mixture(look: Callable[[], Page]) -> None:
+    assert "816 show your subject" in text_of(effect_panel(look(), replace(FORM, prior="noise")))
 
 
 def test_images_that_are_there_cost_no_time(look: Callable[[], Page], workspace: Workspace) -> None:

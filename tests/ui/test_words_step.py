@@ -1,7 +1,6 @@
 """The step of the words: what is looked for, what is found, and the word that is taken."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from PIL import Image
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect
 
-from dreamspace.config import load_preset
 from dreamspace.files import write_json
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job, ProcessRecord
@@ -22,17 +20,12 @@ from dreamspace.prompts.names import bundled_names
 from dreamspace.ui import words_step
 from dreamspace.ui.changes import choose_sample, write_caption
 from dreamspace.ui.history import Histories
-from dreamspace.ui.new_training import Form
 from dreamspace.ui.page import Page, View
-from dreamspace.ui.settings_form import expert_settings, shown_value
 from dreamspace.ui.subject import Subject
 from dreamspace.ui.words_panels import lookalikes_panel, tokens_panel, view_panel
 from tests.ui.app_process import App
+from tests.ui.forms import EXPERT_VALUES, FORM, text_of
 from tests.ui.recorded import record_run
-
-EXPERTS = [*(name for names in expert_settings().values() for name in names), "prior_loss_weight"]
-EXPERT_VALUES = {name: shown_value(name, load_preset("mini").config) for name in EXPERTS}
-FORM = Form("dog", "sks", "mini", 400, "base", 24, "", 128, EXPERT_VALUES)
 
 
 @pytest.fixture
@@ -47,10 +40,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     calls: list[tuple] = []
     monkeypatch.setattr(words_step, "start_job", lambda *arguments: calls.append(arguments))
     return calls
-
-
-def text_of(html: str) -> str:
-    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
 def finished(workspace: Workspace, kind: str, arguments: dict[str, Any], report: dict[str, Any]) -> Path:
