@@ -27,13 +27,18 @@ def library_prompts(library: str, token: str | None, class_word: str | None) -> 
             words and there are none.
     """
     prompts = read_library(library)
-    subject = " ".join(filter(None, (token, class_word)))
+    subject = subject_words(token, class_word)
     if not subject and any(SUBJECT in prompt for prompt in prompts.values()):
         raise ValueError(
             f"The prompts of validation_prompt_library '{library}' name the subject by its token and class "
             "word, and there are none. Set token or class_word, or name another library."
         )
     return {name: prompt.replace(SUBJECT, subject) for name, prompt in prompts.items()}
+
+
+def subject_words(token: str | None, class_word: str | None) -> str:
+    """The words that call the subject, such as "sks dog"; either may be missing."""
+    return " ".join(filter(None, (token, class_word)))
 
 
 def num_library_prompts(config: ValidationSettings) -> int:

@@ -79,6 +79,23 @@ class Clip:
         return (pictures @ self.embed_prompts(prompts).T).argmax(dim=1).tolist()
 
 
+def own_clip(folder: Path) -> Path | None:
+    """The CLIP that a base model's folder brings along, as mini's does."""
+    return folder / "clip" if (folder / "clip").is_dir() else None
+
+
+def clip_of(folder: Path, name: str | None, device: torch.device | str = "cpu") -> Clip:
+    """The CLIP that judges images of a base model: the one that is named, its own, or else the usual one.
+
+    Args:
+        folder: the base model's.
+
+    Raises:
+        ValueError: if it cannot be had.
+    """
+    return Clip(name or own_clip(folder) or USUAL_CLIP, device)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """open_clip logs each step of loading to the root logger."""

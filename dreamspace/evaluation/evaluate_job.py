@@ -22,7 +22,7 @@ from dreamspace.data.evaluation_photos import EvaluationPhotos, split_photos
 from dreamspace.data.geometry import dataset_edge_px
 from dreamspace.data.hub_dataset import local_copy
 from dreamspace.data.samples import Sample, read_samples
-from dreamspace.evaluation.evaluation import STRENGTHS, Entrant, Evaluation
+from dreamspace.evaluation.evaluation import STRENGTHS, Entrant, Evaluation, Loadable
 from dreamspace.evaluation.judge import Judge, load_judges
 from dreamspace.evaluation.painter import Painter
 from dreamspace.evaluation.plan import EvaluationPlan, evaluation_plan
@@ -34,7 +34,6 @@ from dreamspace.models.adapters import changes_text, load_into_pipeline, new_ada
 from dreamspace.models.base import BaseModel, family_of, open_model
 from dreamspace.models.family import Conditioning, PictureFamily
 from dreamspace.models.lora import scaled, switched_off
-from dreamspace.models.parameters import Adapter
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
 from dreamspace.models.text import TextEncoders, trained_text
 from dreamspace.run_folder import REPORT_FILE, WEIGHTS_NAME, adapter_folder, step_of, weights_file
@@ -201,7 +200,7 @@ def _loaded(
     model: BaseModel,
     datasets: list[DatasetConfig],
     samples: list[Sample],
-) -> tuple[Painter, Adapter]:
+) -> tuple[Painter, Loadable]:
     """The model with what its checkpoints are loaded into."""
     config, negative = subject.config, subject.config.validation_negative_prompt
     edge = dataset_edge_px(subject_dataset(datasets), model.multiple_px)
@@ -229,12 +228,9 @@ def _loaded(
 class _LoadedAdapter:
     """An adapter as stock loaders put it on a pipeline; the base model is drawn before that."""
 
-    is_saved_exactly = True
-
     def __init__(self, model: BaseModel, pipeline: Any) -> None:
         self.family, self.pipeline = model.family, pipeline
         self.denoiser: nn.Module = getattr(pipeline, model.family.denoiser_part)
-        self.parameter_groups, self.parameters = [], []
 
     @property
     def _layers(self) -> list[BaseTunerLayer]:
@@ -249,10 +245,6 @@ class _LoadedAdapter:
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """A LoRA's effect times `strength`; LyCORIS' own loader leaves no handle."""
         return scaled(self._layers, strength) if self._layers else nullcontext()
-
-    def save(self, folder: Path) -> None:
-        """It lies in its file already."""
-        raise NotImplementedError
 
     def load(self, file: Path) -> None:
         """Put it on the pipeline, once.

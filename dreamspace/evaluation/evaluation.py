@@ -1,21 +1,23 @@
 """Draws, scores and compares checkpoints; what is finished is kept, so that it can be gone on with."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
+from torch import Tensor, nn
 
 from dreamspace.evaluation.figures import Figures
-from dreamspace.evaluation.judge import Judge, by_prompt
+from dreamspace.evaluation.judge import Judge, Pictures, by_prompt
 from dreamspace.evaluation.painter import Painter
-from dreamspace.evaluation.plan import Drawing, EvaluationPlan
+from dreamspace.evaluation.plan import Drawing, EvaluationPlan, LeakKind
 from dreamspace.evaluation.report import write_report
 from dreamspace.evaluation.verdict import Candidate, Traits, Verdict, decide, standing
 from dreamspace.files import read_json, replace_file, write_json
 from dreamspace.jobs.events import EventWriter
-from dreamspace.models.parameters import Adapter
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER, weights_file
 
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -34,6 +36,16 @@ class Entrant:
     folder: Path
 
 
+class Loadable(Protocol):
+    """What is needed of an adapter to compare its checkpoints; see `Adapter`."""
+
+    def off(self) -> AbstractContextManager[nn.Module]: ...
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]: ...
+
+    def load(self, file: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation of a run's checkpoints, or of one adapter.
@@ -48,7 +60,7 @@ class Evaluation:
     plan: EvaluationPlan
     painter: Painter
     judge: Judge
-    adapter: Adapter
+    adapter: Loadable
     out: Path
     events: EventWriter
     should_stop: Callable[[], bool]
@@ -102,13 +114,16 @@ class Evaluation:
         names = [self._name(drawing) for drawing in self.plan.drawings]
         if not self._draw(candidate, self.plan.drawings, names):
             return None
-        base = None if candidate == BASE else self._pictures(BASE)
-        device = getattr(self.painter.pipeline, self.painter.family.denoiser_part).device
-        self.judge.to(device)
-        found = self.judge.figures(self.plan, self._pictures(candidate), base)
+        self.judge.to(getattr(self.painter.pipeline, self.painter.family.denoiser_part).device)
+        before = None if candidate == BASE else self._base_leaks
+        found = self.judge.figures(self.plan, self._pictures(candidate), before)
         self.judge.to("cpu")
         write_json(record, {"digest": digest, "figures": found.to_json()})
         return found
+
+    @cached_property
+    def _base_leaks(self) -> dict[LeakKind, Tensor]:
+        return self.judge.leaked(self.plan, self._pictures(BASE))
 
     def _draw(self, candidate: Candidate, drawings: list[Drawing], names: list[str]) -> bool:
         """Draw with the weights that are in place and write the images; False if it was stopped."""
@@ -135,7 +150,7 @@ class Evaluation:
         prompt = self.plan.all_prompts.index(drawing.prompt)
         return f"{prompt}-{self.plan.seeds.index(drawing.seed)}.jpg"
 
-    def _pictures(self, candidate: Candidate) -> dict[str, list[Image.Image]]:
+    def _pictures(self, candidate: Candidate) -> Pictures:
         """The images as they lie in their files, so that what is gone on with scores the same."""
         pictures = [
             Image.open(self._folder(candidate) / self._name(drawing)).convert("RGB")

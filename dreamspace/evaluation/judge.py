@@ -11,10 +11,10 @@ from torch import Tensor
 from dreamspace.config import RunConfig
 from dreamspace.data.evaluation_photos import EvaluationPhotos
 from dreamspace.data.samples import Sample
-from dreamspace.evaluation.clip import USUAL_CLIP, Clip
+from dreamspace.evaluation.clip import Clip, clip_of, own_clip
 from dreamspace.evaluation.dino import USUAL_DINO, Dino
 from dreamspace.evaluation.figures import Figures, LeakFigures, PhotoFigures
-from dreamspace.evaluation.plan import EvaluationPlan
+from dreamspace.evaluation.plan import EvaluationPlan, LeakKind
 from dreamspace.evaluation.scores import (
     contrast,
     drift,
@@ -26,7 +26,10 @@ from dreamspace.evaluation.scores import (
     prompt_scores,
     spread,
 )
-from dreamspace.mini import MODEL_FOLDER
+from dreamspace.models.source import model_folder
+
+Pictures = dict[str, list[Image.Image]]
+"""Images by their prompt, one of each seed."""
 
 MARGIN = 0.1
 """Around a subject that is cut out, as a share of its longer edge."""
@@ -83,25 +86,32 @@ class Judge:
         if self.dino is not None:
             self.dino.to(device)
 
+    def clip_scores(self, plan: EvaluationPlan, pictures: Pictures) -> Tensor:
+        """The CLIP score of each image of a plan's prompts, (P, S)."""
+        return prompt_scores(*self._in_clip(plan, pictures))
+
+    def leaked(self, plan: EvaluationPlan, pictures: Pictures) -> dict[LeakKind, Tensor]:
+        """Embeddings (S, D) of the images of prompts that should not show the subject, by kind."""
+        return {
+            kind: self._resembling.embed_pictures(pictures[prompt])
+            for kind, prompt in plan.leaks.items()
+            if prompt in pictures
+        }
+
     def figures(
-        self,
-        plan: EvaluationPlan,
-        pictures: dict[str, list[Image.Image]],
-        base: dict[str, list[Image.Image]] | None = None,
+        self, plan: EvaluationPlan, pictures: Pictures, base: dict[LeakKind, Tensor] | None = None
     ) -> Figures:
         """What the images of a plan score.
 
         Args:
-            pictures: by prompt, an image of each seed.
-            base: the base model's, for the drift; None for the base model itself.
+            base: what `leaked` says of the base model, for the drift; None for the base model itself.
         """
         prompts = list(plan.prompts)
         shown = [pictures[prompt] for prompt in prompts]
-        flat = [picture for row in shown for picture in row]
-        in_clip = self._rows(self.clip, shown)
-        resembling = in_clip if self.dino is None else self._rows(self.dino, shown)
-        texts = self.clip.embed_prompts([plan.text_side(prompt) for prompt in prompts])
-        scores = prompt_scores(in_clip, texts)
+        in_clip, texts = self._in_clip(plan, pictures)
+        resembling = in_clip if self.dino is None else _rows(self.dino, shown)
+        scores, leaked = prompt_scores(in_clip, texts), self.leaked(plan, pictures)
+        before = leaked if base is None else base
         return Figures(
             clip_mean=scores.mean().item(),
             clip_min=scores.min().item(),
@@ -112,23 +122,23 @@ class Judge:
             dino=None if self.dino is None else likeness(resembling.flatten(0, 1), self._subjects),
             nearest_photo=nearest(resembling.flatten(0, 1), self._trained),
             spread=spread(resembling),
-            contrast=contrast(flat),
+            contrast=contrast([picture for row in shown for picture in row]),
             leaks={
-                kind: self._leak(pictures[prompt], base and base[prompt])
-                for kind, prompt in plan.leaks.items()
-                if prompt in pictures
+                kind: LeakFigures(likeness(embedded, self._subjects), drift(embedded, before[kind]))
+                for kind, embedded in leaked.items()
             },
         )
 
-    def _rows(self, model: Clip | Dino, shown: list[list[Image.Image]]) -> Tensor:
-        """(P, S, D) embeddings."""
-        embedded = model.embed_pictures([picture for row in shown for picture in row])
-        return embedded.unflatten(0, (len(shown), len(shown[0])))
+    def _in_clip(self, plan: EvaluationPlan, pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """Embeddings (P, S, D) of a plan's images and (P, D) of its prompts."""
+        texts = self.clip.embed_prompts([plan.text_side(prompt) for prompt in plan.prompts])
+        return _rows(self.clip, [pictures[prompt] for prompt in plan.prompts]), texts
 
-    def _leak(self, pictures: list[Image.Image], base: list[Image.Image] | None) -> LeakFigures:
-        embedded = self._resembling.embed_pictures(pictures)
-        before = embedded if base is None else self._resembling.embed_pictures(base)
-        return LeakFigures(likeness(embedded, self._subjects), drift(embedded, before))
+
+def _rows(model: Clip | Dino, shown: list[list[Image.Image]]) -> Tensor:
+    """(P, S, D) embeddings."""
+    embedded = model.embed_pictures([picture for row in shown for picture in row])
+    return embedded.unflatten(0, (len(shown), len(shown[0])))
 
 
 def hash_of(*tensors: Tensor) -> str:
@@ -165,18 +175,15 @@ def load_judges(config: RunConfig) -> tuple[Clip, Dino | None]:
     Raises:
         ValueError: if one cannot be had.
     """
-    is_mini = config.pretrained_model_name_or_path == "mini"
-    name = config.pretrained_evaluation_model_name_or_path
-    clip = Clip(name or (MODEL_FOLDER / "clip" if is_mini else USUAL_CLIP))
+    folder = model_folder(config.pretrained_model_name_or_path)
+    clip = clip_of(folder, config.pretrained_evaluation_model_name_or_path)
     name = config.pretrained_similarity_model_name_or_path
-    if name == "none" or (name is None and is_mini):
+    if name == "none" or (name is None and own_clip(folder) is not None):
         return clip, None
     return clip, Dino(name or USUAL_DINO)
 
 
-def by_prompt(
-    prompts: Sequence[str], pictures: Sequence[Image.Image], num_seeds: int
-) -> dict[str, list[Image.Image]]:
+def by_prompt(prompts: Sequence[str], pictures: Sequence[Image.Image], num_seeds: int) -> Pictures:
     """Images in the order of a plan's drawings, by their prompt."""
     return {
         prompt: list(pictures[index * num_seeds : (index + 1) * num_seeds])

@@ -1,5 +1,6 @@
 """Draws what an evaluation asks for, with whatever weights are in place."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from dreamspace.evaluation.plan import Drawing
 from dreamspace.models.device import on_device
 from dreamspace.models.family import Conditioning, Family
 from dreamspace.models.sampling import SamplingSettings, sample_images
-from dreamspace.models.text import TextEncoders
+from dreamspace.models.text import TextEncoders, told
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Painter:
 
     def of_base(self, denoiser: nn.Module) -> "Painter":
         """Draws with the base model's denoiser, and prompts as it knew them."""
-        parts = {**self.pipeline.components, self.family.denoiser_part: denoiser}
-        return replace(self, pipeline=type(self.pipeline)(**parts), text=None)
+        # A copy, because a pipeline made anew from its parts would lose its settings.
+        pipeline = copy.copy(self.pipeline)
+        setattr(pipeline, self.family.denoiser_part, denoiser)
+        return replace(self, pipeline=pipeline, text=None)
 
     def draw(
         self, drawings: Sequence[Drawing], on_drawn: Callable[[int], bool] | None = None
@@ -48,8 +51,7 @@ class Painter:
             on_drawn: called after each batch with the number of images so far; returns whether to stop.
         """
         prompts = list(dict.fromkeys([*(drawing.prompt for drawing in drawings), self.negative]))
-        told = {} if self.text is None else self.text.rows(prompts)
-        rows = {prompt: self.conditioning[prompt] | told.get(prompt, {}) for prompt in prompts}
+        rows = told(prompts, self.conditioning, self.text)
         images: list[Image.Image] = []
         with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
             for start in range(0, len(drawings), self.batch_size):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from dreamspace.config import DatasetConfig, RunConfig, subject_dataset
 from dreamspace.config.class_words import is_living
-from dreamspace.config.prompt_library import SUBJECT, read_library
+from dreamspace.config.prompt_library import SUBJECT, read_library, subject_words
 
 LeakKind = Literal["class", "other class", "beside", "empty"]
 NUM_PROMPTS = 8
@@ -60,7 +60,7 @@ class EvaluationPlan:
 
 def evaluation_plan(config: RunConfig, datasets: Sequence[DatasetConfig]) -> EvaluationPlan:
     """The plan of a run; where no words and no caption say it, its validation prompt calls the subject."""
-    subject = " ".join(word for word in (config.token, config.class_word) if word)
+    subject = subject_words(config.token, config.class_word)
     if not subject:
         captions = subject_dataset(list(datasets)).instance_prompts
         subject = _called(captions[0] if captions else config.validation_prompt or "")

@@ -95,7 +95,6 @@ class Traits:
     has_captions: bool = False
     has_rollout: bool = False
     has_masks: bool = False
-    is_textual: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,15 +128,14 @@ class PreviewCallback:
         inference_step, num_steps = step + 1, self.settings.num_inference_steps
         every = self.settings.preview_every
         if inference_step % every == 0 or inference_step == num_steps:
-            if tensors[
-                "latents"
-            ].is_cuda:  # Else the steps that are still at work would count as a preview's.
+            latents = tensors["latents"]
+            if latents.is_cuda:  # Else the steps that are still at work would count as a preview's.
                 torch.cuda.synchronize()
             started = time.perf_counter()
             drawing_seconds = (started - self._started - self._spent_seconds) * num_steps / inference_step
             num_left = math.ceil((num_steps - inference_step) / every) + 1
             affordable = (MAX_SHARE * drawing_seconds - self._spent_seconds) / num_left
-            pictures = self.previewer.pictures(tensors["latents"], self.settings, affordable)
+            pictures = self.previewer.pictures(latents, self.settings, affordable)
             self._pending += [
                 self._thread.submit(self._send, index, inference_step, picture)
                 for index, picture in enumerate(pictures)

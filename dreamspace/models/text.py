@@ -48,6 +48,20 @@ class TextEncoders:
         return dict(zip(different, rows, strict=True))
 
 
+def told(
+    prompts: Iterable[str], cached: Mapping[str, Conditioning], text: TextEncoders | None
+) -> dict[str, Conditioning]:
+    """What each prompt becomes by now.
+
+    Args:
+        cached: as the base model knows the prompts.
+        text: encoders that are trained, which say them anew.
+    """
+    different = list(dict.fromkeys(prompts))
+    anew = {} if text is None else text.rows(different)
+    return {prompt: cached[prompt] | anew.get(prompt, {}) for prompt in different}
+
+
 def check_text(config: RunConfig, model: BaseModel) -> None:
     """Whether stock pipelines can load what is to be trained of a model's text encoders.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image
 
 from dreamspace.config import RunConfig
-from dreamspace.evaluation.clip import USUAL_CLIP, Clip
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
@@ -30,16 +29,6 @@ def base_model(name: str, job_dir: Path) -> BaseModel:
     """
     config = RunConfig(pretrained_model_name_or_path=name, model_family=family_of(name))
     return open_model(config, cache_of(job_dir))
-
-
-def judge_of(model: BaseModel, clip: str | None) -> Clip:
-    """The CLIP that compares pictures: the one that is named, the model's own, or else the usual one.
-
-    Raises:
-        ValueError: if it cannot be had.
-    """
-    own = model.folder / "clip"
-    return Clip(clip or (own if own.is_dir() else USUAL_CLIP), model.device)
 
 
 def draw_each(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dreamspace.evaluation.scores import likeness_among
+
 CLEAR_T = 2.0
 """From this t value on a difference of means counts; pairs share pictures, so it is a rule of thumb."""
 
@@ -69,7 +71,7 @@ def likeness(pictures: Tensor, photos: Tensor) -> Tensor:
 
 def among_themselves(photos: Tensor) -> float | None:
     """Mean cosine of all pairs of photos, (N, D) unit vectors; None for a single one."""
-    return _among(photos, photos).mean().item() if len(photos) > 1 else None
+    return likeness_among(photos) if len(photos) > 1 else None
 
 
 def _among(first: Tensor, second: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from dreamspace.data.photos import list_photos, read_photo
-from dreamspace.evaluation.clip import Clip
+from dreamspace.evaluation.clip import Clip, clip_of
 from dreamspace.files import write_json
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.prompts.advice import Found, advice, in_order
-from dreamspace.prompts.drawing import base_model, draw_each, judge_of, opened
+from dreamspace.prompts.drawing import base_model, draw_each, opened
 from dreamspace.prompts.likeness import among_themselves, likeness
 from dreamspace.prompts.names import Name, names_to_rank
 from dreamspace.prompts.results import LOOKALIKES_NAME, LOOKALIKES_SHEET_NAME
@@ -35,7 +35,7 @@ def lookalikes(job_dir: Path, arguments: dict[str, Any], events: EventWriter) ->
     """
     class_word = arguments["class_word"]
     model = base_model(arguments["model"], job_dir)
-    clip = judge_of(model, arguments["clip"])
+    clip = clip_of(model.folder, arguments["clip"], model.device)
     photos = [read_photo(path)[0] for path in list_photos(Path(arguments["photos"]))]
     if len(photos) == 1:
         events.write(

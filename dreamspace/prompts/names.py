@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from dreamspace.config import class_prompt, instance_prompt
+from dreamspace.config.class_words import is_person
 from dreamspace.files import read_json, read_text
 
 MAX_NAMES = 2000
@@ -26,11 +27,6 @@ class Name:
     text: str
     prompt: str
     is_own: bool = False
-
-
-def is_person(class_word: str) -> bool:
-    """Whether a class word means a person, who has a name; else there are breeds, models, materials."""
-    return class_word.lower() in read_json(_HERE / "looks.json")["people"]
 
 
 def prompt_of(name: str, class_word: str) -> str:

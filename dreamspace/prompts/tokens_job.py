@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from dreamspace.config import class_prompt, instance_prompt
+from dreamspace.evaluation.clip import clip_of
 from dreamspace.files import write_json
 from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models.base import BaseModel
 from dreamspace.prompts.candidates import Spelling, candidates, deciding, spelling
-from dreamspace.prompts.drawing import base_model, draw_each, judge_of, opened
+from dreamspace.prompts.drawing import base_model, draw_each, opened
 from dreamspace.prompts.evidence import embedding_evidence, self_similarity
 from dreamspace.prompts.likeness import look_of
 from dreamspace.prompts.pieces import PromptTokenizer, tokenizers_of
@@ -36,7 +37,7 @@ def tokens(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> Non
     """
     class_word, count = arguments["class_word"], arguments["count"]
     model = base_model(arguments["model"], job_dir)
-    clip = judge_of(model, arguments["clip"]) if arguments["probe"] else None
+    clip = clip_of(model.folder, arguments["clip"], model.device) if arguments["probe"] else None
     tokenizers = tokenizers_of(str(model.folder))
     events.write("stage", name="reading", message="Reading the vocabulary.")
     found = candidates(tokenizers)

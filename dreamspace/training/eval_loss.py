@@ -12,7 +12,7 @@ from dreamspace.data.plan import mix_seed
 from dreamspace.data.samples import Sample
 from dreamspace.models.device import sent
 from dreamspace.models.family import Conditioning, Family, num_trained_timesteps, stack_conditioning
-from dreamspace.models.text import TextEncoders
+from dreamspace.models.text import TextEncoders, told
 from dreamspace.training.objective import training_target
 from dreamspace.training.schedule import NoiseSchedule
 
@@ -57,14 +57,12 @@ class EvalLoss:
     @property
     def timesteps(self) -> list[int]:
         """The middles of `eval_timesteps` equal parts of those that are trained."""
-        count, of_all = (
-            self.config.eval_timesteps,
-            num_trained_timesteps(self.family, self.schedule.num_timesteps),
-        )
+        count = self.config.eval_timesteps
+        of_all = num_trained_timesteps(self.family, self.schedule.num_timesteps)
         return [int((index + 0.5) * of_all / count) for index in range(count)]
 
     def measure(self, denoiser: nn.Module) -> dict[str, list[tuple[int, float]]]:
-        """By dataset, or pooled, each timestep with its mean loss over the photos.
+        """By dataset, or pooled, each timestep with its mean loss over the photos; empty without any.
 
         Args:
             denoiser: in evaluation mode, with the weights to measure in place.
@@ -73,7 +71,7 @@ class EvalLoss:
             name: [self._by_timestep(denoiser, photo) for photo in photos]
             for name, photos in self.photos.items()
         }
-        if self.config.eval_dataset_pooling:
+        if losses and self.config.eval_dataset_pooling:
             losses = {POOLED: [row for rows in losses.values() for row in rows]}
         means = {name: torch.stack(rows).mean(dim=0).tolist() for name, rows in losses.items()}
         return {name: list(zip(self.timesteps, found, strict=True)) for name, found in means.items()}
@@ -81,13 +79,12 @@ class EvalLoss:
     @torch.no_grad()
     def _by_timestep(self, denoiser: nn.Module, photo: EvalPhoto) -> Tensor:
         """(T,) losses of a photo, on the CPU."""
-        told = {} if self.text is None else self.text.rows([photo.caption])[photo.caption]
+        caption = told([photo.caption], self.conditioning, self.text)[photo.caption]
         rows = []
         for timesteps in self._chunks():
             noise = torch.stack([self._noise(photo, timestep) for timestep in timesteps])
             conditioning = [
-                self.conditioning[photo.caption]
-                | told
+                caption
                 | self.family.row_conditioning(
                     photo.sample.geometry, photo.latents, self._seed(photo, timestep)
                 )
@@ -112,13 +109,13 @@ class EvalLoss:
         device, schedule = self.accelerator.device, self.schedule
         latents, noise = sent(latents.expand_as(noise), device), sent(noise, device)
         steps = sent(torch.tensor(timesteps), device)
-        told = {name: sent(values, device) for name, values in stack_conditioning(conditioning).items()}
+        batched = {name: sent(values, device) for name, values in stack_conditioning(conditioning).items()}
         noisy_latents = schedule.add_noise(latents, noise, steps)
         levels = schedule.alphas[steps], schedule.sigmas[steps]
         target = training_target(latents, noise, *levels, schedule.prediction_type)
         with self.accelerator.autocast():
             times = schedule.model_timesteps(steps)
-            prediction = self.family.predict(denoiser, noisy_latents, times, told)
+            prediction = self.family.predict(denoiser, noisy_latents, times, batched)
         return (prediction.float() - target).square().mean(dim=(1, 2, 3))
 
     def _seed(self, photo: EvalPhoto, timestep: int) -> int:

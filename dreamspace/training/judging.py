@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from dreamspace.config import DatasetConfig, RunConfig
 from dreamspace.data.evaluation_photos import EvaluationPhotos
 from dreamspace.data.samples import Sample
@@ -56,27 +54,26 @@ class Judging:
             self.events.write("warning", message=f"Nothing is scored. {error}", hint=HOW_TO_GET_SCORES)
             return None
 
-    def score(self, step: int, weights: Weights, pictures: dict[str, list[Image.Image]]) -> None:
-        """Score the validation images of a step and announce it.
-
-        Args:
-            pictures: by prompt; of a prompt that lacks one, none count.
-        """
-        most = max(map(len, pictures.values()), default=0)
-        pictures = {prompt: found for prompt, found in pictures.items() if len(found) == most}
-        if not most or self.judge is None:
+    def score(self, step: int, weights: Weights, validator: Validator) -> None:
+        """Score the validation images of a step and announce it; of a prompt that lacks one, none count."""
+        if self.judge is None:
+            return
+        drawn = validator.drawn(step, weights)
+        most = max(map(len, drawn.values()), default=0)
+        pictures = {prompt: found for prompt, found in drawn.items() if len(found) == most}
+        if not pictures:
             return
         self.judge.to(self.model.device)
         whole = replace(self.plan, prompts=tuple(pictures), leaks={})
-        scores = self.judge.figures(whole, pictures)
+        scores = self.judge.clip_scores(whole, pictures)
         self.events.write(
             "clip_score",
             step=step,
             weights=weights,
-            mean=scores.clip_mean,
-            min=scores.clip_min,
-            max=scores.clip_max,
-            by_prompt=scores.clip_by_prompt,
+            mean=scores.mean().item(),
+            min=scores.min().item(),
+            max=scores.max().item(),
+            by_prompt=dict(zip(pictures, scores.mean(dim=1).tolist(), strict=True)),
         )
         of_subject = tuple(prompt for prompt in pictures if self.plan.subject in prompt)
         if of_subject:

@@ -32,9 +32,9 @@ from dreamspace.training.fitting import after_out_of_memory, release_memory, set
 from dreamspace.training.judging import Judging
 from dreamspace.training.loop import TrainingStep
 from dreamspace.training.loss_log import LossLog
+from dreamspace.training.new_validator import new_validator
 from dreamspace.training.optimizers import learning_rate_schedule, new_optimizer
-from dreamspace.training.preparation import validation_photos, validation_prompts
-from dreamspace.training.preview_fit import previewer_of, webhook_of
+from dreamspace.training.preparation import validation_prompts
 from dreamspace.training.proof import prove
 from dreamspace.training.ranks import consume_requests, distributed, new_accelerator
 from dreamspace.training.saving import TrainingState, Weights
@@ -115,24 +115,18 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
 
     events.write("stage", name="loading", message="Loading the model.")
     denoiser, adapter = load_trainable(config, model, not resumes, text)
-    vae = model.load_vae(model.denoiser_dtype)
-    if vae is not None:
-        vae.to("cpu")  # It is needed while images are drawn, beside the denoiser; see `Validator.images`.
     prompts = validation_prompts(config, datasets)
-    validator = Validator(
+    validator = new_validator(
         config,
         job_dir,
         events,
-        model.family,
-        model.pipeline(denoiser, vae),
-        vae,
-        previewer_of(config, model, training_set, events) if accelerator.is_main_process else None,
+        model,
+        denoiser,
+        training_set,
         prompts,
-        training_set.conditioning,
         settings,
-        validation_photos(model.family, prompts, training_set),
         text,
-        webhook_of(config, events) if accelerator.is_main_process else None,
+        is_seen=accelerator.is_main_process,
     )
     optimizer = new_optimizer(config, adapter.parameter_groups)
     ema = new_ema(config, adapter) if accelerator.is_main_process else None
@@ -149,17 +143,15 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
         ema,
         text,
     )
-    eval_loss = None
-    if training_set.eval_photos:
-        eval_loss = EvalLoss(
-            config,
-            model.family,
-            step.schedule,
-            training_set.eval_photos,
-            training_set.conditioning,
-            accelerator,
-            text,
-        )
+    eval_loss = EvalLoss(
+        config,
+        model.family,
+        step.schedule,
+        training_set.eval_photos,
+        training_set.conditioning,
+        accelerator,
+        text,
+    )
     judging = Judging(
         config,
         job_dir,
@@ -183,7 +175,7 @@ class Run:
     model: BaseModel
     state: TrainingState
     validator: Validator
-    eval_loss: EvalLoss | None
+    eval_loss: EvalLoss
     judging: Judging
 
     @property
@@ -258,7 +250,7 @@ class Run:
 
     def measure(self, step: int) -> None:
         """Measure and announce the eval loss of the trained weights, by dataset or pooled."""
-        if self.eval_loss is None or not self.accelerator.is_main_process:
+        if not self.eval_loss.photos or not self.accelerator.is_main_process:
             return
         denoiser = self.state.adapter.denoiser.eval()
         with self.state.in_place("trained"):
@@ -296,7 +288,7 @@ class Run:
             shown = adapter.off() if is_changed_base else adapter.at_strength(strength)
             with self.state.in_place(weights), shown:
                 self.validator.draw(step, weights, lambda: stop_requested(self.run_dir))
-            self.judging.score(step, weights, self.validator.drawn(step, weights))
+            self.judging.score(step, weights, self.validator)
         denoiser.train()
         return True
 

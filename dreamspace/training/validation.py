@@ -18,7 +18,7 @@ from dreamspace.models.device import on_device
 from dreamspace.models.family import Conditioning, Family, PictureFamily
 from dreamspace.models.previews import Previewer, PreviewSink, announced_previews
 from dreamspace.models.sampling import NOT_FINITE_HINT, SamplingSettings, sample_images, with_pictures
-from dreamspace.models.text import TextEncoders
+from dreamspace.models.text import TextEncoders, told
 from dreamspace.run_folder import step_name
 from dreamspace.training.saving import Weights
 
@@ -191,8 +191,7 @@ class Validator:
             settings = replace(settings, width_px=size_px[0], height_px=size_px[1])
         # Around the encoding of prompts too: pipelines tell their device by the VAE.
         with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
-            told = {} if self.text is None else self.text.rows([*prompts, negative])
-            rows = {each: self.conditioning[each] | told.get(each, {}) for each in [*prompts, negative]}
+            rows = told([*prompts, negative], self.conditioning, self.text)
             drawn = [rows[prompt] for prompt in prompts]
             if isinstance(self.family, PictureFamily):
                 drawn = with_pictures(drawn, [self.photos[prompt] for prompt in prompts], settings)

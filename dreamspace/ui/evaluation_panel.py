@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER
+from dreamspace.run_folder import EVALUATION_FOLDER
 from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import History
@@ -163,7 +163,7 @@ def _verdict(page: Page) -> Markup:
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
         columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
         url=lambda folder, index, width_px=None: _picture(page, folder, index, width_px),
-        report=report_url(page.run.dir, _version(page)),
+        report=report_url(page.run.dir, page.evaluation_version),
     )
 
 
@@ -174,11 +174,7 @@ def _best(outcome: Outcome) -> dict[str, Any]:
 def _picture(page: Page, folder: str, index: int, width_px: int | None = None) -> str:
     """The address of a checkpoint's image of a prompt, at the first seed."""
     path = f"{EVALUATION_FOLDER}/{folder}/{index}-0.jpg"
-    return picture_url(page.run.dir, path, _version(page), width_px)
-
-
-def _version(page: Page) -> int:
-    return (page.run.dir / EVALUATION_FILE).stat().st_mtime_ns
+    return picture_url(page.run.dir, path, page.evaluation_version, width_px)
 
 
 def _missing(page: Page) -> list[int]:

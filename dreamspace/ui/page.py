@@ -202,6 +202,11 @@ class Page:
         return read_json(file) if file is not None and file.exists() else None
 
     @cached_property
+    def evaluation_version(self) -> int:
+        """Changes with the evaluation, which there is."""
+        return (self.run.dir / EVALUATION_FILE).stat().st_mtime_ns
+
+    @cached_property
     def saved_steps(self) -> list[int]:
         """The steps of the run whose adapter was saved in a checkpoint."""
         return adapter_steps(self.run) if self.run else []

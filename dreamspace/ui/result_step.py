@@ -1,4 +1,4 @@
-"""Step 8: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
+"""Step 7: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -163,7 +163,7 @@ def test_photos_of_the_training_are_copies_and_the_held_out_ones_are_not(
         Judge(clip, None, photos, samples[:4]),
         Judge(clip, Dino(str(dino_folder)), photos, samples[:4]),
     ):
-        figures = judge.figures(plan, shown, shown)
+        figures = judge.figures(plan, shown, judge.leaked(plan, shown))
         assert figures.nearest_photo == pytest.approx(1, abs=1e-5)
         assert judge.photos.nearest_photo < 1
         assert figures.leaks["class"].drift == pytest.approx(0, abs=1e-5)
