@@ -44,7 +44,7 @@ class EvaluationSettings(Section):
         2, ge=1, le=16, description="Images of each of these prompts, each from a seed of its own."
     )
     eval_loss_disable: bool = Field(
-        False, description="Measure no loss at fixed noise and timesteps (eval loss)."
+        False, description="Measure no loss of held-out photos at fixed noise and timesteps (eval loss)."
     )
     eval_steps_interval: int | None = Field(
         None,

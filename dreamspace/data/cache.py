@@ -87,18 +87,20 @@ def cache_prompts(
     cache: TensorCache,
     prompts: Iterable[str],
     text_fingerprint: str,
-    encode: Callable[[list[str]], list[dict[str, Tensor]]],
+    encode: Callable[[str], dict[str, Tensor]],
 ) -> dict[str, dict[str, Tensor]]:
     """Conditioning of each prompt; what is not cached yet is encoded.
 
     Args:
-        encode: prompts to conditioning, called only if a prompt is missing, so that the text encoders are
-            not loaded in vain.
+        encode: a prompt to its conditioning, called only for one that is missing, so that the text encoders
+            are not loaded in vain.
     """
-    prompts = list(dict.fromkeys(prompts))
-    found = {prompt: cache.load(f"{text_fingerprint}:{prompt}") for prompt in prompts}
-    missing = [prompt for prompt in prompts if found[prompt] is None]
-    for prompt, conditioning in zip(missing, encode(missing) if missing else [], strict=True):
-        cache.save(f"{text_fingerprint}:{prompt}", conditioning)
+    found: dict[str, dict[str, Tensor]] = {}
+    for prompt in dict.fromkeys(prompts):
+        key = f"{text_fingerprint}:{prompt}"
+        conditioning = cache.load(key)
+        if conditioning is None:
+            conditioning = encode(prompt)
+            cache.save(key, conditioning)
         found[prompt] = conditioning
     return found

@@ -4,7 +4,7 @@ import gc
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,19 +165,21 @@ class BaseModel:
     ) -> dict[str, Conditioning]:
         """Conditioning of each prompt, on the CPU.
 
-        The text encoders are loaded only if a prompt is not cached yet, and leave memory again.
+        The text encoders are loaded only if a prompt is not cached yet, and leave memory again. Each prompt
+        is encoded alone: in a batch its last bits would depend on the prompts beside it.
 
         Args:
             cache_dir: where it is cached; None takes the workspace's cache.
         """
+        text_encoders = cache(self.load_text_encoders)
 
         @torch.no_grad()
-        def encode(missing: list[str]) -> list[Conditioning]:
-            rows = self.family.encode_prompts(self.load_text_encoders(), missing)
-            return [{name: tensor.cpu().clone() for name, tensor in row.items()} for row in rows]
+        def encode(prompt: str) -> Conditioning:
+            (row,) = self.family.encode_prompts(text_encoders(), [prompt])
+            return {name: tensor.cpu().clone() for name, tensor in row.items()}
 
-        cache = TensorCache(cache_dir or self.cache / "prompts")
-        conditioning = cache_prompts(cache, prompts, self.text_fingerprint, encode)
+        tensors = TensorCache(cache_dir or self.cache / "prompts")
+        conditioning = cache_prompts(tensors, prompts, self.text_fingerprint, encode)
         gc.collect()
         return conditioning
 

@@ -225,8 +225,8 @@ def _read_photos(
 
 
 def _eval_samples(config: RunConfig, judged_by: EvaluationPhotos) -> dict[str, list[Sample]]:
-    """By dataset, the photos that the eval loss is measured on."""
-    if config.eval_loss_disable:
+    """By dataset, the photos that the eval loss is measured on: none that the run learns from."""
+    if config.eval_loss_disable or judged_by.evidence == "weak":
         return {}
     return {
         name: sorted(samples, key=lambda sample: sample.content_id)[: config.num_eval_images]

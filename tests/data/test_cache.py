@@ -106,15 +106,15 @@ def test_damaged_file_is_computed_again(samples: list[Sample], tmp_path: Path) -
 def test_prompts_are_encoded_once_and_kept_apart_by_encoder(tmp_path: Path) -> None:
     cache, asked = TensorCache(tmp_path), []
 
-    def encode(prompts: list[str]) -> list[dict[str, Tensor]]:
-        asked.append(prompts)
-        return [{"prompt_embeds": torch.full((2, 3), float(len(prompt)))} for prompt in prompts]
+    def encode(prompt: str) -> dict[str, Tensor]:
+        asked.append(prompt)
+        return {"prompt_embeds": torch.full((2, 3), float(len(prompt)))}
 
     found = cache_prompts(cache, ["a", "bb", "a", ""], "clip", encode)
-    assert asked == [["a", "bb", ""]]
+    assert asked == ["a", "bb", ""]
     again = cache_prompts(cache, ["bb", "a"], "clip", encode)
-    assert len(asked) == 1
+    assert len(asked) == 3
     assert set(again) == {"a", "bb"}
     assert torch.equal(again["bb"]["prompt_embeds"], found["bb"]["prompt_embeds"])
     cache_prompts(cache, ["a"], "another clip", encode)
-    assert asked[1:] == [["a"]]
+    assert asked[3:] == ["a"]

@@ -19,6 +19,13 @@ Begun = Callable[..., Any]
 
 
 @pytest.fixture
+def datasets(photos: Path, tmp_path: Path) -> list[DatasetConfig]:
+    """Four photos to train on, and two to measure on."""
+    held_out = draw_photos(tmp_path / "held out", 2, first=20)
+    return [cropped_dataset(photos), cropped_dataset(held_out, id="held out", dataset_type="eval")]
+
+
+@pytest.fixture
 def begun(tmp_path: Path, tiny_model: Path) -> Begun:
     """A run that has read its photos, and has taken no step."""
 
@@ -32,9 +39,9 @@ def begun(tmp_path: Path, tiny_model: Path) -> Begun:
 
 
 def test_two_measurements_of_the_same_weights_agree_to_the_last_bit_and_of_others_do_not(
-    begun: Begun, photos: Path
+    begun: Begun, datasets: list[DatasetConfig]
 ):
-    run = begun(photos)
+    run = begun(datasets)
     denoiser = run.state.adapter.denoiser
     first = run.eval_loss.measure(denoiser)
     torch.manual_seed(1)  # What the training draws in between changes nothing.
@@ -45,17 +52,17 @@ def test_two_measurements_of_the_same_weights_agree_to_the_last_bit_and_of_other
     assert run.eval_loss.measure(denoiser) != first
 
 
-def test_it_is_the_mean_squared_error_at_each_timestep(begun: Begun, photos: Path):
-    run = begun(photos, num_eval_images=2)
+def test_it_is_the_mean_squared_error_at_each_timestep(begun: Begun, datasets: list[DatasetConfig]):
+    run = begun(datasets)
     measured, denoiser = run.eval_loss.measure(run.state.adapter.denoiser), run.state.adapter.denoiser
     ((name, found),) = measured.items()
-    assert name == "subject"
+    assert name == "held out"
     assert [timestep for timestep, _ in found] == [100, 300, 500, 700, 900]
-    assert len(run.eval_loss.photos["subject"]) == 2
+    assert len(run.eval_loss.photos[name]) == 2
     scheduler = run.model.noise_scheduler()
     for timestep, loss in found:
         errors = []
-        for photo in run.eval_loss.photos["subject"]:
+        for photo in run.eval_loss.photos[name]:
             noise = run.eval_loss._noise(photo, timestep)
             noisy = scheduler.add_noise(photo.latents[None], noise[None], torch.tensor([timestep]))
             embeds = run.eval_loss.conditioning[photo.caption]["prompt_embeds"][None]
@@ -69,6 +76,15 @@ def test_held_out_photos_are_measured_and_never_trained_on(begun: Begun, tmp_pat
     run = begun(draw_photos(tmp_path / "seven", 7), held_out_photos=True)
     (held_out,) = events_of(tmp_path / "run", "mixture")[0]["held_out"]
     assert [photo.sample.path.name for photo in run.eval_loss.photos["subject"]] == [held_out]
+
+
+def test_where_nothing_is_held_out_nothing_is_measured(begun: Begun, photos: Path):
+    run = begun(photos)
+    assert run.eval_loss.measure(run.state.adapter.denoiser) == {}
+
+
+def test_as_many_photos_are_measured_as_the_configuration_says(begun: Begun, datasets: list[DatasetConfig]):
+    assert len(begun(datasets, num_eval_images=1).eval_loss.photos["held out"]) == 1
 
 
 def test_datasets_are_measured_apart_or_pooled(begun: Begun, photos: Path, tmp_path: Path):
@@ -101,10 +117,14 @@ def test_datasets_are_measured_apart_or_pooled(begun: Begun, photos: Path, tmp_p
     ],
 )
 def test_it_is_measured_when_the_configuration_says(
-    tmp_path: Path, tiny_model: Path, photos: Path, settings: dict[str, Any], steps: list[int]
+    tmp_path: Path,
+    tiny_model: Path,
+    datasets: list[DatasetConfig],
+    settings: dict[str, Any],
+    steps: list[int],
 ):
     quick = {"max_train_steps": 5, "gradient_accumulation_steps": 1, "lr_scheduler": "constant"}
-    write_run_folder(tmp_path / "run", tiny_model, photos, **EVAL | quick | settings)
+    write_run_folder(tmp_path / "run", tiny_model, datasets, **EVAL | quick | settings)
     train_here(tmp_path / "run")
     events = events_of(tmp_path / "run", "eval_loss")
     assert [event["step"] for event in events] == steps

@@ -12,7 +12,13 @@ from dreamspace.mini.subjects import draw_subject
 from dreamspace.mini.world import Scenery, render
 from dreamspace.run_folder import WEIGHTS_NAME
 
-QUICK = {"max_train_steps": 2, "train_batch_size": 1, "learning_rate": 1e-3, "validation_disable": True}
+QUICK = {
+    "max_train_steps": 2,
+    "train_batch_size": 1,
+    "learning_rate": 1e-3,
+    "validation_disable": True,
+    "evaluate_checkpoints": False,
+}
 
 
 def draw(folder: Path) -> Path:
