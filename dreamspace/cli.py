@@ -81,6 +81,8 @@ def build_parser() -> Parser:
 def add_publish_options(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("run_dir", type=given_path, metavar="RUN_DIR", help="a finished run")
     publish.add_argument("--repo", required=True, help="user/name")
+    publish.add_argument("--checkpoint", type=int, metavar="STEP", help="publish this checkpoint of the run")
+    publish.add_argument("--ema", action="store_true", help="publish the moving average of the weights")
     publish.add_argument("--public", action="store_true", help="let everyone see it; private otherwise")
 
 
@@ -88,6 +90,8 @@ def run_publish(options: argparse.Namespace) -> int:
     """Push a finished run; the token goes to that one job alone."""
     arguments = {
         "run_dir": str(options.run_dir.resolve()),
+        "checkpoint": options.checkpoint,
+        "ema": options.ema,
         "repo_id": options.repo,
         "private": not options.public,
     }

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dreamspace.config import RunConfig
+
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 """The file of an adapter in its folder, as diffusers names it."""
 
@@ -59,8 +61,44 @@ def adapter_folder(run_dir: Path, step: int | None = None, ema: bool = False) ->
     return checkpoint_folder(run_dir, step) / EMA_FOLDER if ema else checkpoint_folder(run_dir, step)
 
 
+def trained_folder(run_dir: Path, config: RunConfig, step: int | None = None, ema: bool = False) -> Path:
+    """The folder with what a run trained, of a checkpoint or finished, or with the average of its weights.
+
+    Raises:
+        ValueError: if there is none; the sentence names the checkpoints that there are.
+    """
+    if ema and not config.use_ema:
+        raise ValueError(f"The run in {run_dir} has no moving average: its use_ema is false. Leave it out.")
+    folder = adapter_folder(run_dir, step, ema)
+    if weights_file(folder) is None:
+        raise ValueError(_what_is_missing(run_dir, step, ema, config))
+    return folder
+
+
+def _what_is_missing(run_dir: Path, step: int | None, ema: bool, config: RunConfig) -> str:
+    all_steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
+    steps = [found for found in all_steps if weights_file(adapter_folder(run_dir, found, ema)) is not None]
+    hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
+    if step is not None:
+        what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
+        return f"The run in {run_dir} has no {what}. {hint}"
+    what = "moving average" if ema else "model" if config.model_type == "full" else "adapter"
+    if config.max_train_steps in all_steps:
+        return f"The run in {run_dir} has ended without a proven {what}. Take a checkpoint. {hint}"
+    return (
+        f"The run in {run_dir} has no finished {what}. Train it to its end, or give one of its checkpoints."
+    )
+
+
+def weights_name(step: int | None = None, ema: bool = False) -> str:
+    """What the weights of a checkpoint, or the finished ones, are called in an address: "step-000200-ema"."""
+    if step is None:
+        return AVERAGED if ema else "adapter"
+    return f"{step_name(step)}-{EMA_FOLDER}" if ema else step_name(step)
+
+
 def merged_folder(run_dir: Path, what: str) -> Path:
-    """Where the app keeps the whole model with the weights of `what` merged into it, such as "adapter"."""
+    """Where the app keeps the whole model with the weights of `what`, a `weights_name`, merged into it."""
     return run_dir / "merged" / what
 
 

@@ -30,21 +30,22 @@ OWN_FILES = ("images/*.png", "adapter/*", "adapter-ema/*", "*/diffusion_pytorch_
 def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> None:
     """Upload a run to the Hub; the function of the `publish` job.
 
-    Writes the stages `checking` and `uploading`, then `done` with the run's last saved step and the
-    repository's address as path. The repository is created where it is missing. Publishing the same run again
-    changes nothing.
+    Writes the stages `checking` and `uploading`, then `done` with the step of what was published and the
+    repository's address as path. The repository is created where it is missing. Publishing the same weights
+    again changes nothing.
 
     Args:
         job_dir: the job's folder; holds the upload while it runs, and nothing of it afterwards.
-        arguments: `run_dir`, the folder of a training run; `repo_id`, `namespace/name` or only `name`, which
-            goes to the token's owner; `private`, True unless given.
+        arguments: `run_dir`, the folder of a training run; `checkpoint` (a step, or null for the finished
+            weights) and `ema`, true for their moving average; `repo_id`, `namespace/name` or only `name`,
+            which goes to the token's owner; `private`, True unless given.
         events: where progress goes.
 
     Raises:
         ValueError: if there is nothing to publish, no token, a name that cannot be, or a refusal by the Hub.
     """
     events.write("stage", name="checking", message="Checking the run, the token and the repository.")
-    run = read_run(Path(arguments["run_dir"]))
+    run = read_run(Path(arguments["run_dir"]), arguments.get("checkpoint"), bool(arguments.get("ema")))
     repo_id = check_repo_id(arguments["repo_id"])
     token = find_token()
     api = HfApi(token=token, library_name="dreamspace", library_version=__version__)
@@ -64,7 +65,7 @@ def publish(job_dir: Path, arguments: dict[str, Any], events: "EventWriter") -> 
         files = stage(run, repo_id, Path(folder))
         with hub_errors(api.endpoint, repo_id, token):
             _upload(api, repo_id, Path(folder), files, present, events)
-    events.write("done", step=run.config.max_train_steps, path=url)
+    events.write("done", step=run.step, path=url)
 
 
 def _put_together(run: Run, cache: Path, folder: Path) -> None:

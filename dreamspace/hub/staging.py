@@ -2,7 +2,7 @@
 
 Uploaded are the adapter and the moving average of its weights if there is one, each with the token that was
 learned along, or the whole model where all of it was trained; the newest sample images and the card. Photos,
-configuration files (they hold paths), checkpoints and logs stay.
+configuration files (they hold paths), other checkpoints and logs stay.
 """
 
 import json
@@ -29,7 +29,14 @@ from dreamspace.config.lycoris import TLORA_KEYS, LycorisConfig
 from dreamspace.files import replace_file
 from dreamspace.hub.card import BaseModel, CardSample, Weights, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
-from dreamspace.run_folder import AVERAGED, EMBEDS_NAME, WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import (
+    AVERAGED,
+    EMBEDS_NAME,
+    WEIGHTS_NAME,
+    adapter_folder,
+    trained_folder,
+    weights_file,
+)
 
 ADAPTER = "adapter"
 MAX_NUM_IMAGES = 12
@@ -52,46 +59,58 @@ class Run:
 
     Attributes:
         weights: the file of what was trained.
+        step: of the training, after which they were saved.
+        is_averaged: whether they are the moving average.
         adapters: the files of an adapter, a learned token and their moving averages, by their path in the
             repository.
-        samples: images of the newest sampled step, each with its prompt.
+        samples: images of this step, or of the newest with some where the weights are the finished ones,
+            each with its prompt.
     """
 
     weights: Path
+    step: int
+    is_averaged: bool
     adapters: Mapping[str, Path]
     config: RunConfig
     datasets: list[DatasetConfig]
     samples: Sequence[tuple[Path, str]]
 
 
-def read_run(run_dir: Path) -> Run:
+def read_run(run_dir: Path, step: int | None = None, ema: bool = False) -> Run:
     """Read what a run folder offers to publish.
 
+    Args:
+        step: of the checkpoint to publish; None takes the finished weights.
+        ema: whether the moving average of the weights takes their place.
+
     Raises:
-        ValueError: if the folder is no run, or has no finished adapter yet.
+        ValueError: if the folder is no run, has no finished adapter yet, or no such checkpoint.
     """
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"{run_dir} is not a run: it has no config.json. Give the folder of a training run.")
     config = RunConfig.load(run_dir / "config.json")
-    weights = weights_file(run_dir / ADAPTER)
-    if weights is None:
-        raise ValueError(
-            f"The run {run_dir.name} has nothing to publish yet: its folder adapter/ holds no weights. "
-            "Let it finish training, then publish."
-        )
+    folders = {ADAPTER: trained_folder(run_dir, config, step, ema)}
+    if not ema:
+        folders[AVERAGED] = adapter_folder(run_dir, step, ema=True)
     if kind_of_weights(config) == "lycoris" and "ia3" in lycoris_algos(config):
         raise ValueError(
             "LyCORIS cannot load an ia3 adapter from its file, so that nobody could use it. Write the whole "
             "model by `export --format merged`, and upload that by `hf upload`."
         )
     events, _ = read_events(run_dir / EVENTS_FILE)
-    paths = [f"{folder}/{name}" for folder in (ADAPTER, AVERAGED) for name in (WEIGHTS_NAME, EMBEDS_NAME)]
+    files = {
+        f"{name}/{file}": folder / file
+        for name, folder in folders.items()
+        for file in (WEIGHTS_NAME, EMBEDS_NAME)
+    }
     return Run(
-        weights,
-        {path: run_dir / path for path in paths if (run_dir / path).is_file()},
+        weights_file(folders[ADAPTER]),
+        config.max_train_steps if step is None else step,
+        ema,
+        {path: file for path, file in files.items() if file.is_file()},
         config,
         read_datasets(run_dir / "multidatabackend.json"),
-        _newest_samples(run_dir, events),
+        _samples(run_dir, events, step, "ema" if ema else "trained"),
     )
 
 
@@ -179,8 +198,8 @@ def card_settings(run: Run) -> dict[str, str]:
     settings = run.config.model_dump(include=set(_SETTINGS))
     return {
         "Base model": describe_base_model(run.config.pretrained_model_name_or_path).name,
-        **_weights_settings(run.config),
-        "Steps": _shown(run.config.max_train_steps),
+        **_weights_settings(run),
+        "Steps": _shown(run.step),
         "Resolution": f"{_shown(subject.resolution)} {unit}",
         **{label: _shown(settings[key]) for key, label in _SETTINGS.items() if settings[key] is not None},
         **_precision_settings(run.config),
@@ -189,8 +208,9 @@ def card_settings(run: Run) -> dict[str, str]:
     }
 
 
-def _weights_settings(config: RunConfig) -> dict[str, str]:
-    weights = {"Weights": _name_of_weights(config)}
+def _weights_settings(run: Run) -> dict[str, str]:
+    config = run.config
+    weights = {"Weights": _name_of_weights(config) + ", moving average" * run.is_averaged}
     if config.num_token_vectors:
         weights["Vectors of the learned token"] = _shown(config.num_token_vectors)
     if config.model_type != "lora":
@@ -265,13 +285,17 @@ def _copy_image(source: Path, target: Path) -> None:
         pixels.save(temporary)
 
 
-def _newest_samples(run_dir: Path, events: Sequence[Event]) -> list[tuple[Path, str]]:
+def _samples(
+    run_dir: Path, events: Sequence[Event], step: int | None, weights: str
+) -> list[tuple[Path, str]]:
+    """The images of a step, or of the newest that has some."""
     trained = [e for e in events if e["kind"] == "sample" and e["weights"] in ("trained", "ema")]
-    step = max((event["step"] for event in trained), default=None)
-    # Where there are both, the trained weights' image: they are what the adapter file holds.
+    if step is None:
+        step = max((event["step"] for event in trained), default=None)
+    # Where there are both, the image of the weights that are published.
     # A resumed run announces an image again; the later event stands.
     newest: dict[tuple[str, int, int | None, int | None], Event] = {}
-    for event in sorted((e for e in trained if e["step"] == step), key=lambda e: e["weights"] == "trained"):
+    for event in sorted((e for e in trained if e["step"] == step), key=lambda e: e["weights"] == weights):
         newest[event["prompt"], event["seed"], event.get("width"), event.get("height")] = event
     folder = (run_dir / "validation").resolve()
     samples = [((run_dir / event["path"]).resolve(), event["prompt"]) for event in newest.values()]

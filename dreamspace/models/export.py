@@ -17,8 +17,8 @@ from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import is_lycoris, load_into_pipeline
 from dreamspace.models.base import BaseModel, open_model
 from dreamspace.models.source import INDEX_FILE
-from dreamspace.models.weights import check_weights, trained_folder
-from dreamspace.run_folder import WEIGHTS_NAME, token_beside, unfinished, weights_file
+from dreamspace.models.weights import check_weights
+from dreamspace.run_folder import WEIGHTS_NAME, token_beside, trained_folder, unfinished, weights_file
 
 
 def export(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:

@@ -26,8 +26,7 @@ from dreamspace.models.sampling import (
     with_pictures,
 )
 from dreamspace.models.text import TextEncoders
-from dreamspace.models.weights import trained_folder
-from dreamspace.run_folder import WEIGHTS_NAME, weights_file
+from dreamspace.run_folder import WEIGHTS_NAME, trained_folder, weights_file
 
 
 def generate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:

@@ -1,41 +1,11 @@
-"""Files of trained weights: where a run's lie, and whether one is whole and fits a model."""
+"""Files of trained weights: whether one is whole, and fits a model."""
 
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from dreamspace.config import RunConfig
-from dreamspace.run_folder import FULL_WEIGHTS_NAME, adapter_folder, step_of, weights_file
-
-
-def trained_folder(run_dir: Path, config: RunConfig, step: int | None = None, ema: bool = False) -> Path:
-    """The folder with what a run trained, of a checkpoint or finished, or with the average of its weights.
-
-    Raises:
-        ValueError: if there is none; the sentence names the checkpoints that there are.
-    """
-    if ema and not config.use_ema:
-        raise ValueError(f"The run in {run_dir} has no moving average: its use_ema is false. Leave it out.")
-    folder = adapter_folder(run_dir, step, ema)
-    if weights_file(folder) is None:
-        raise ValueError(_what_is_missing(run_dir, step, ema, config))
-    return folder
-
-
-def _what_is_missing(run_dir: Path, step: int | None, ema: bool, config: RunConfig) -> str:
-    all_steps = sorted(map(step_of, (run_dir / "checkpoints").glob("step-*")))
-    steps = [found for found in all_steps if weights_file(adapter_folder(run_dir, found, ema)) is not None]
-    hint = f"Its checkpoints are: {', '.join(map(str, steps)) or 'none yet'}."
-    if step is not None:
-        what = f"moving average at step {step}" if ema else f"checkpoint at step {step}"
-        return f"The run in {run_dir} has no {what}. {hint}"
-    what = "moving average" if ema else "model" if config.model_type == "full" else "adapter"
-    if config.max_train_steps in all_steps:
-        return f"The run in {run_dir} has ended without a proven {what}. Take a checkpoint. {hint}"
-    return (
-        f"The run in {run_dir} has no finished {what}. Train it to its end, or give one of its checkpoints."
-    )
+from dreamspace.run_folder import FULL_WEIGHTS_NAME
 
 
 def check_weights(file: Path) -> None:

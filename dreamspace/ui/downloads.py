@@ -15,7 +15,15 @@ from dreamspace.config.findings import report
 from dreamspace.files import read_text
 from dreamspace.hub.kohya import kohya_file
 from dreamspace.jobs.workspace import Workspace
-from dreamspace.run_folder import AVERAGED, merged_folder, token_beside, weights_file
+from dreamspace.run_folder import (
+    AVERAGED,
+    adapter_folder,
+    merged_folder,
+    step_of,
+    token_beside,
+    weights_file,
+    weights_name,
+)
 from dreamspace.simpletuner.exporting import export_simpletuner
 from dreamspace.ui.library import Run
 from dreamspace.ui.media import HEADERS, existing_folder, is_inside
@@ -40,7 +48,7 @@ def adapter_url(run_dir: Path, what: str = "adapter", form: Form = "own") -> str
     """The address of what a run trained.
 
     Args:
-        what: "adapter", its moving average (`AVERAGED`), or the name of a checkpoint.
+        what: a `weights_name`.
         form: "own" is the file as it was trained, "token" that of a word that was learned beside it, "merged"
             a zip of the whole model once that was made.
     """
@@ -66,8 +74,12 @@ def downloads_router(workspace: Workspace) -> APIRouter:
     @router.get("/download/{run_id}/{what}")
     def weights(run_id: str, what: str, format: Form = "own") -> Response:
         run_dir = existing_folder(workspace.run_dir, run_id)
-        folders = {path.name: path for path in sorted((run_dir / "checkpoints").glob("step-*"))}
-        folders |= {name: run_dir / name for name in ("adapter", AVERAGED)}
+        steps = [None, *map(step_of, (run_dir / "checkpoints").glob("step-*"))]
+        folders = {
+            weights_name(step, ema): adapter_folder(run_dir, step, ema)
+            for step in steps
+            for ema in (False, True)
+        }
         find = token_beside if format == "token" else weights_file
         file = find(folders[what]) if what in folders else None
         if file is None or not is_inside(file, run_dir):

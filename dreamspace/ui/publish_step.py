@@ -13,10 +13,12 @@ from dreamspace.config import RunConfig
 from dreamspace.config.exports import kind_of_weights
 from dreamspace.hub.card import TAGS
 from dreamspace.run_folder import EMBEDS_NAME, WEIGHTS_NAME
+from dreamspace.ui import evaluation_panel
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import event_picture_url
 from dreamspace.ui.new_training import start_job
 from dreamspace.ui.page import Page, View, render
+from dreamspace.ui.result_step import checkpoint_to_use, chosen_step, takes_average
 
 # Publishing has seconds to tidy up; a Hub that does not answer must not hold it.
 GRACE_SECONDS = 10.0
@@ -80,7 +82,8 @@ def _publish(
     """Submit a `publish` job; the token goes into its environment and nowhere else.
 
     Raises:
-        ValueError: without a name for the repository, or without a token where none is lent.
+        ValueError: without a name for the repository, without a token where none is lent, or where the step
+            that was chosen in Result was not saved.
     """
     if page.run is None:
         return page.view, ""
@@ -93,7 +96,13 @@ def _publish(
             "Make one with write access at huggingface.co/settings/tokens and type it in."
         )
     secret = token.strip() or _machine_token()
-    arguments = {"run_dir": str(page.run.dir), "repo_id": repo.strip(), "private": bool(private)}
+    arguments = {
+        "run_dir": str(page.run.dir),
+        "checkpoint": checkpoint_to_use(page, page.run),
+        "ema": takes_average(page),
+        "repo_id": repo.strip(),
+        "private": bool(private),
+    }
     start_job(
         page.workspace,
         f"publish {page.run.title}",
@@ -110,18 +119,19 @@ def _preview(page: Page) -> Markup:
     """What will be on the repository's page."""
     if page.run is None:
         return Markup("")
-    history = page.run_history
-    last = max((step for step in history.sampled_steps if step > 0), default=0)
+    history, step, is_averaged = page.run_history, chosen_step(page), takes_average(page)
     pictures = [
-        (shot.prompt, event_picture_url(page.run.dir, event, 320))
+        (shot.prompt, event_picture_url(page.run.dir, found[-1 if is_averaged else 0], 320))
         for shot in history.shots
-        for event in history.shown(last, shot)[:1]
-        if last > 0
+        if step and (found := history.shown(step, shot))
     ]
     kind = kind_of_weights(page.run.config)
     return render(
         "publish_preview.html",
         pictures=pictures,
+        step=step,
+        is_averaged=is_averaged,
+        is_recommended=step == evaluation_panel.recommended_step(page),
         title=page.run.title,
         config=page.run.config,
         tags=[tag for tag in TAGS[kind] if ":" not in tag],

@@ -144,6 +144,7 @@ def _make(
         "num_inference_steps": int(num_inference_steps) if num_inference_steps else None,
         "guidance": guidance,
         "checkpoint": checkpoint_to_use(page, page.run),
+        "ema": takes_average(page),
     }
     start_job(page.workspace, f"images {page.run.title}", "generate", arguments)
     return page.view, (seed + 1) % (MAX_SEED + 1)
@@ -164,6 +165,12 @@ def checkpoint_to_use(page: Page, run: Run) -> int | None:
         raise ValueError("Nothing was saved yet to make images with. Wait for the first checkpoint.")
     saved = ", ".join(map(str, page.saved_steps))
     raise ValueError(f"Step {step} was drawn but not saved. Choose one of the saved steps above: {saved}.")
+
+
+def takes_average(page: Page) -> bool:
+    """Whether the chosen step stands for its averaged weights: where these are what is recommended."""
+    best = evaluation_panel.recommended(page)
+    return best is not None and best["weights"] == "ema" and best["step"] == chosen_step(page)
 
 
 def _stop(page: Page, clicked: dict[str, Any]) -> View:

@@ -13,13 +13,12 @@ from dreamspace.hub.base_model import merged_size_bytes
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.workspace import JobStatus
 from dreamspace.run_folder import (
-    AVERAGED,
     adapter_folder,
     merged_folder,
-    step_name,
     token_beside,
     unfinished,
     weights_file,
+    weights_name,
 )
 from dreamspace.ui.downloads import Form, adapter_url, pair_url
 from dreamspace.ui.guide import Guide
@@ -46,16 +45,22 @@ SPARE = 1.05
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of a run: the finished ones, their average, or a checkpoint's.
+    """Weights of a run: the finished ones, a checkpoint's, or the average of either."""
 
-    Attributes:
-        what: their name in an address.
-    """
-
-    what: str
-    label: str
     step: int | None = None
     is_averaged: bool = False
+
+    @property
+    def what(self) -> str:
+        """Their name in an address."""
+        return weights_name(self.step, self.is_averaged)
+
+    @property
+    def label(self) -> str:
+        """What is written on their button."""
+        if self.step is None:
+            return "Averaged" if self.is_averaged else "Download"
+        return f"Step {self.step}{', averaged' if self.is_averaged else ''}"
 
     def file(self, run: Run) -> Path | None:
         """The file that holds them."""
@@ -88,7 +93,8 @@ def download_panel(page: Page, step: int) -> Markup:
     if page.run is None:
         return Markup("")
     run, kind = page.run, kind_of_weights(page.run.config)
-    weights = [found for found in _all_weights(page, step) if found.file(run) is not None]
+    is_apart = step in page.saved_steps and step != run.config.max_train_steps
+    weights = _weights(run, [None, step] if is_apart else [None])
     rows = []
     for name in formats(run.config) if weights else ():
         own = {"full": FULL_TITLE, "token": TOKEN_TITLE} if name == "diffusers" else {}
@@ -128,12 +134,10 @@ def _token_rows(run: Run, weights: list[_Weights]) -> list[dict[str, Any]]:
     return [{**row, "size_bytes": found[0][1].stat().st_size, "entries": entries}]
 
 
-def _all_weights(page: Page, step: int) -> list[_Weights]:
-    run = page.run
-    found = [_Weights("adapter", "Download"), _Weights(AVERAGED, "Averaged", is_averaged=True)]
-    if step in page.saved_steps and step != run.config.max_train_steps:
-        found.append(_Weights(step_name(step), f"Step {step}", step))
-    return found
+def _weights(run: Run, steps: list[int | None]) -> list[_Weights]:
+    """Those of these steps that there are; None stands for the finished ones."""
+    found = [_Weights(step, is_averaged) for step in steps for is_averaged in (False, True)]
+    return [weights for weights in found if weights.file(run) is not None]
 
 
 def _form(name: ExportFormat) -> Form:
@@ -193,12 +197,11 @@ def _merged_size_bytes(run: Run) -> int | None:
 
 def _asked(page: Page, clicked: dict[str, Any]) -> tuple[Run, _Weights] | None:
     """The run that is open, and the weights that were clicked on; None if there are none of the name."""
-    what = str(clicked.get("what", ""))
-    known = {step_name(step): step for step in page.saved_steps} | {"adapter": None, AVERAGED: None}
-    if page.run is None or what not in known:
+    if page.run is None:
         return None
-    found = _Weights(what, "", known[what], what == AVERAGED)
-    return (page.run, found) if found.file(page.run) is not None else None
+    known = {weights.what: weights for weights in _weights(page.run, [None, *page.saved_steps])}
+    found = known.get(str(clicked.get("what", "")))
+    return (page.run, found) if found is not None else None
 
 
 def _make(page: Page, clicked: dict[str, Any]) -> View:

@@ -281,7 +281,7 @@ def test_a_run_without_adapter_fails_before_any_request(
     hub: FakeHub, publish_run: Publish, run_dir: Path
 ) -> None:
     (run_dir / ADAPTER).unlink()
-    assert "has nothing to publish yet" in publish_run().message
+    assert "has no finished adapter" in publish_run().message
     assert hub.requests == []
 
 

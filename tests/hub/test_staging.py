@@ -196,8 +196,36 @@ def test_a_broken_image_is_refused_by_name(run_dir: Path, tmp_path: Path) -> Non
 
 def test_a_run_without_adapter_is_refused(run_dir: Path) -> None:
     (run_dir / "adapter" / "pytorch_lora_weights.safetensors").unlink()
-    with pytest.raises(ValueError, match="The run rex-1 has nothing to publish yet"):
+    with pytest.raises(ValueError, match=r"rex-1 has no finished adapter\. .* give one of its checkpoints"):
         read_run(run_dir)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_checkpoint_or_its_average_is_staged_with_its_own_images_and_steps(
+    run_dir: Path, tmp_path: Path, ema: bool
+) -> None:
+    name = "pytorch_lora_weights.safetensors"
+    plain = write_adapter(run_dir / "checkpoints" / "step-000100" / name, alpha=4)
+    averaged = write_adapter(run_dir / "checkpoints" / "step-000100" / "ema" / name, alpha=2)
+    config = read_json(run_dir / "config.json")
+    write_json(run_dir / "config.json", {**config, "use_ema": True})
+    run = read_run(run_dir, 100, ema)
+    assert run.adapters == (
+        {f"adapter/{name}": averaged} if ema else {f"adapter/{name}": plain, f"adapter-ema/{name}": averaged}
+    )
+    files = stage(run, "alice/rex", tmp_path / "staging")
+    assert [path.parent.name for path, _ in run.samples] == ["step-000100"] * 2
+    assert "images/1.png" in files
+    card = (tmp_path / "staging" / "README.md").read_text()
+    assert "| Steps | 100 |" in card
+    assert ("moving average" in card) == ema
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(run_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no checkpoint at step 150\. Its checkpoints are: none yet"):
+        read_run(run_dir, 150)
+    with pytest.raises(ValueError, match="has no moving average: its use_ema is false"):
+        read_run(run_dir, ema=True)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
