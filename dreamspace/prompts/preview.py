@@ -57,6 +57,22 @@ def cut_off(view: PromptView) -> str | None:
     )
 
 
+def unread_warning(prompts: Sequence[str], tokenizers: Sequence[PromptTokenizer]) -> str | None:
+    """A sentence on the prompts that no text encoder reads to their end; None where there are none."""
+    cut = []
+    for prompt in dict.fromkeys(prompts):
+        view = max((tokenizer.view(prompt) for tokenizer in tokenizers), key=lambda view: not view.dropped)
+        if view.dropped:
+            cut.append(view)
+    if not cut:
+        return None
+    others = f", and the ends of {len(cut) - 1} others" if cut[1:] else ""
+    return (
+        f"The text encoder reads {cut[0].num_read} of the {len(cut[0].pieces)} pieces of '{cut[0].prompt}': "
+        f"it never sees '{cut[0].dropped}'{others}."
+    )
+
+
 def preview(prompt: str, tokenizers: Sequence[PromptTokenizer]) -> str:
     """What each tokenizer makes of a prompt, as lines of text."""
     lines = []

@@ -25,6 +25,8 @@ from dreamspace.models.base import BaseModel
 from dreamspace.models.family import Conditioning, Family, PictureFamily
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px
 from dreamspace.models.text import TextEncoders
+from dreamspace.prompts.pieces import tokenizers_of
+from dreamspace.prompts.preview import unread_warning
 from dreamspace.training.eval_loss import EvalPhoto
 from dreamspace.training.masked_loss import is_black
 
@@ -188,6 +190,7 @@ def read_training_set(
     events.write("stage", name="caching", message="Encoding prompts.")
     shown = [*samples, *judged_by.samples.values()]
     prompts = [caption for found in shown for sample in found for caption in sample.captions]
+    _warn_of_unread(prompts, model, events)
     prompts += [*validation_prompts(config, datasets), config.validation_negative_prompt]
     if config.evaluate_checkpoints:
         prompts += evaluation_plan(config, datasets).all_prompts
@@ -199,6 +202,17 @@ def read_training_set(
         _check_token(config, samples)
         conditioning = text.rows(prompts)
     return TrainingSet(samples, latents, masks, plan, conditioning, judged_by, eval_photos)
+
+
+def _warn_of_unread(captions: list[str], model: BaseModel, events: EventWriter) -> None:
+    """Warn of captions that are too long for the text encoders."""
+    try:
+        message = unread_warning(captions, tokenizers_of(str(model.folder)))
+    except ValueError:
+        return  # The pipeline may read a tokenizer in a form that nothing but transformers reads.
+    if message is not None:
+        hint = "Shorten these captions, or say what matters first; `words` shows where each is cut."
+        events.write("warning", message=message, hint=hint)
 
 
 def _read_photos(

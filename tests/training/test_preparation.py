@@ -117,6 +117,19 @@ def test_refused_photo_is_a_warning(model: BaseModel, photos: Path, tmp_path: Pa
     assert warning.startswith("Left out broken.jpg: ")
 
 
+def test_a_caption_beyond_the_limit_is_a_warning_that_says_what_is_lost(
+    model: BaseModel, photos: Path, tmp_path: Path
+) -> None:
+    read(model, [subject(photos)], tmp_path)
+    assert warnings(tmp_path) == []
+    # A piece is a letter, and the encoder reads 48 tokens, begin and end among them.
+    long = "a photo of a sks dog that lies on the red sofa of my own house"
+    read(model, [subject(photos, instance_prompt=long)], tmp_path)
+    assert warnings(tmp_path) == [
+        f"The text encoder reads 46 of the 47 pieces of '{long}': it never sees 'e'."
+    ]
+
+
 def test_pictures_that_are_not_read_are_warnings_once_a_folder(model: BaseModel, tmp_path: Path) -> None:
     photos, masks = masked_datasets(tmp_path)
     inside = tmp_path / "photos" / "masks"

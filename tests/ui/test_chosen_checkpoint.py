@@ -37,7 +37,8 @@ def run_dir(workspace: Workspace) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "expected"), [(None, (200, True)), (200, (200, True)), (300, (300, False)), (400, (None, False))]
+    ("chosen", "expected"),
+    [(None, (200, True)), (200, (200, True)), (300, (300, False)), (400, (None, False))],
 )
 def test_images_and_uploads_take_it(
     workspace: Workspace,
