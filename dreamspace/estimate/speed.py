@@ -14,6 +14,7 @@ from dreamspace.config.sections import MAX_STEPS
 from dreamspace.data.plan import balancing_repeats
 from dreamspace.estimate.hardware import Hardware
 from dreamspace.estimate.profiles import ModelProfile
+from dreamspace.evaluation.plan import num_drawings
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.new_run import NEW_SCENES
 
@@ -81,7 +82,7 @@ class TimeEstimate:
     """How long a run takes, and why.
 
     Attributes:
-        num_images: pictures that are drawn to look at.
+        num_images: pictures that are drawn to look at, and at the end to compare all checkpoints by.
         num_class_images: pictures that are drawn to remember the class by.
         prior_seconds: of `seconds`, what keeping the prior adds.
         rollout_seconds: of `seconds`, what rolling out adds.
@@ -200,6 +201,14 @@ def expected_speed(
     )
 
 
+def _num_evaluation_images(config: RunConfig) -> int:
+    """Of the base model and every checkpoint, plain and averaged."""
+    if not config.evaluate_checkpoints or config.evaluation_type == "none":
+        return 0
+    num_checkpoints = math.ceil(config.max_train_steps / config.checkpoint_step_interval)
+    return (1 + num_checkpoints * (1 + config.use_ema)) * num_drawings(config)
+
+
 def estimate_time(
     config: RunConfig, prior: Prior, share: float, speed: Speed, num_ready_class_images: int = 0
 ) -> TimeEstimate:
@@ -219,7 +228,7 @@ def estimate_time(
     if not speed.is_measured:  # A measured speed has the images between the steps in it.
         # Those of validation_epoch_interval are not in it: only the photos tell how long an epoch is.
         rounds += math.ceil(config.max_train_steps / (config.validation_step_interval or MAX_STEPS))
-    num_images = 0 if config.validation_disable else num_shots * rounds
+    num_images = (0 if config.validation_disable else num_shots * rounds) + _num_evaluation_images(config)
     num_class_images = max(0, config.num_class_images - num_ready_class_images)
     drawing = num_class_images * per_class_image
     rollout = config.max_train_steps * plain_step * FORWARD_COST * mean_rollout_steps(config)

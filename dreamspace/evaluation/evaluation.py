@@ -114,10 +114,13 @@ class Evaluation:
         names = [self._name(drawing) for drawing in self.plan.drawings]
         if not self._draw(candidate, self.plan.drawings, names):
             return None
-        self.judge.to(getattr(self.painter.pipeline, self.painter.family.denoiser_part).device)
-        before = None if candidate == BASE else self._base_leaks
-        found = self.judge.figures(self.plan, self._pictures(candidate), before)
-        self.judge.to("cpu")
+        device = getattr(self.painter.pipeline, self.painter.family.denoiser_part).device
+
+        def judging() -> Figures:
+            before = None if candidate == BASE else self._base_leaks
+            return self.judge.figures(self.plan, self._pictures(candidate), before)
+
+        found = self.judge.on(device, judging)
         write_json(record, {"digest": digest, "figures": found.to_json()})
         return found
 

@@ -1,7 +1,8 @@
 """Judges images of a subject by CLIP, and DINOv2 where there is one, against photos of it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from dreamspace.config import RunConfig
 from dreamspace.data.evaluation_photos import EvaluationPhotos
 from dreamspace.data.samples import Sample
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.evaluation.clip import Clip, clip_of, own_clip
 from dreamspace.evaluation.dino import USUAL_DINO, Dino
 from dreamspace.evaluation.figures import Figures, LeakFigures, PhotoFigures
@@ -28,6 +30,7 @@ from dreamspace.evaluation.scores import (
 )
 from dreamspace.models.source import model_folder
 
+Judged = TypeVar("Judged")
 Pictures = dict[str, list[Image.Image]]
 """Images by their prompt, one of each seed."""
 
@@ -80,8 +83,19 @@ class Judge:
         photos = hash_of(self._trained, self._subjects)
         return f"{self.clip.name}:{self.dino and self.dino.name}:{self.evidence}:{photos}"
 
-    def to(self, device: torch.device | str) -> None:
-        """Move the models."""
+    def on(self, device: torch.device, judging: Callable[[], Judged]) -> Judged:
+        """What `judging` says, done on a device, or on the CPU where the device has no room for the models."""
+        try:
+            self._to(device)
+            return judging()
+        except (MemoryError, RuntimeError) as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        finally:
+            self._to(torch.device("cpu"))
+        return judging()
+
+    def _to(self, device: torch.device) -> None:
         self.clip.to(device)
         if self.dino is not None:
             self.dino.to(device)

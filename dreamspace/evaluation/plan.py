@@ -75,6 +75,12 @@ def evaluation_plan(config: RunConfig, datasets: Sequence[DatasetConfig]) -> Eva
     )
 
 
+def num_drawings(config: RunConfig) -> int:
+    """How many images each checkpoint of a run draws to be judged by."""
+    leaks = 4 if config.token and config.class_word else 2
+    return ((len(config.evaluation_prompts) or NUM_PROMPTS) + leaks) * config.num_evaluation_seeds
+
+
 def _library(class_word: str | None) -> list[str]:
     """Prompts for somebody alive, or for a thing."""
     return list(read_library("living" if is_living(class_word) else "object").values())[:NUM_PROMPTS]

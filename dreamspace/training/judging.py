@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from dreamspace.config import DatasetConfig, RunConfig
 from dreamspace.data.evaluation_photos import EvaluationPhotos
 from dreamspace.data.samples import Sample
 from dreamspace.evaluation.evaluate_job import prompt_conditioning, run_entrants, strengths_of, traits_of
 from dreamspace.evaluation.evaluation import Evaluation
+from dreamspace.evaluation.figures import Figures
 from dreamspace.evaluation.judge import Judge, load_judges
 from dreamspace.evaluation.painter import Painter
 from dreamspace.evaluation.plan import EvaluationPlan
@@ -63,9 +66,16 @@ class Judging:
         pictures = {prompt: found for prompt, found in drawn.items() if len(found) == most}
         if not pictures:
             return
-        self.judge.to(self.model.device)
         whole = replace(self.plan, prompts=tuple(pictures), leaks={})
-        scores = self.judge.clip_scores(whole, pictures)
+        of_subject = tuple(prompt for prompt in pictures if self.plan.subject in prompt)
+
+        def judging() -> tuple[Tensor, Figures | None]:
+            scores = self.judge.clip_scores(whole, pictures)
+            if not of_subject:
+                return scores, None
+            return scores, self.judge.figures(replace(whole, prompts=of_subject), pictures)
+
+        scores, found = self.judge.on(self.model.device, judging)
         self.events.write(
             "clip_score",
             step=step,
@@ -75,9 +85,7 @@ class Judging:
             max=scores.max().item(),
             by_prompt=dict(zip(pictures, scores.mean(dim=1).tolist(), strict=True)),
         )
-        of_subject = tuple(prompt for prompt in pictures if self.plan.subject in prompt)
-        if of_subject:
-            found = self.judge.figures(replace(whole, prompts=of_subject), pictures)
+        if found is not None:
             self.events.write(
                 "fidelity",
                 step=step,
@@ -88,7 +96,6 @@ class Judging:
                 spread=found.spread,
                 evidence=self.judge.evidence,
             )
-        self.judge.to("cpu")
 
     def evaluate(self, validator: Validator, adapter: Adapter) -> None:
         """Compare all checkpoints by the model that is in memory, and recommend one.

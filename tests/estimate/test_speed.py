@@ -64,10 +64,17 @@ def test_a_run_is_its_steps_its_images_and_its_start() -> None:
     assert plain.seconds == pytest.approx(
         15 + plain.num_steps * plain.seconds_per_step + plain.num_images * plain.seconds_per_image
     )
-    assert plain.num_images == 4 * 5  # four prompts, before and after each 100 of 400 steps
+    judged = (8 + 2) * 2  # images of eight prompts and two that should not show the subject, two seeds each
+    # Four prompts, before and after each 100 of 400 steps; the base model and four checkpoints are judged.
+    assert plain.num_images == 4 * 5 + judged * 5
+    unjudged = MINI.model_copy(update={"evaluate_checkpoints": False})
+    assert estimate_time(unjudged, "none", 0.0, SPEED).num_images == 4 * 5
+    averaged = MINI.model_copy(update={"use_ema": True, "token": "sks", "class_word": "dog"})
+    assert estimate_time(averaged, "none", 0.0, SPEED).num_images == 4 * 5 + (8 + 4) * 2 * 9
     assert (plain.prior_seconds, plain.rollout_seconds, plain.is_measured) == (0.0, 0.0, False)
     uneven = MINI.model_copy(update={"max_train_steps": 410})
-    assert estimate_time(uneven, "none", 0.0, SPEED).num_images == 4 * 6, "the last step has its own images"
+    last = estimate_time(uneven, "none", 0.0, SPEED)
+    assert last.num_images == (4 + judged) * 6, "the last step has its own images"
     with_images = MINI.model_copy(update={"num_class_images": 24})
     drawn = [estimate_time(with_images, "noise", 0.5, SPEED, ready) for ready in (0, 10, 30)]
     assert [found.num_class_images for found in drawn] == [24, 14, 0]
@@ -100,7 +107,7 @@ def test_an_earlier_run_tells_the_speed_of_this_machine() -> None:
     again = estimate_time(MINI, "none", 0.0, speed)
     assert again.is_measured
     assert again.seconds_per_step == pytest.approx(0.5)
-    assert again.num_images == 4, "those between the steps are in the measured speed"
+    assert again.num_images == 4 + 100, "those between the steps are in the measured speed"
     costly = PastRun(MINI, (photos, prior), progress, mixture)
     per_row = measured_seconds_per_row([costly], MINI)
     assert per_row == pytest.approx(0.5 / 4 / (1 + FORWARD_COST * 0.5))

@@ -182,3 +182,19 @@ def test_a_single_photo_can_be_judged_by(clip: Clip, tmp_path: Path):
     samples = read_samples(dataset, [dataset], 8, 0)[0]
     judge = Judge(clip, None, EvaluationPhotos({"subject": samples}, "weak"), samples)
     assert (judge.photos.resemblance, judge.photos.nearest_photo) == (1.0, 1.0)
+
+
+def test_where_a_device_has_no_room_the_cpu_judges(monkeypatch: pytest.MonkeyPatch):
+    moved: list[str] = []
+
+    def move(judge: Judge, device: torch.device) -> None:
+        moved.append(device.type)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Judge, "_to", move)
+    judge = Judge.__new__(Judge)
+    assert judge.on(torch.device("cuda"), lambda: len(moved)) == 2
+    assert moved == ["cuda", "cpu"]
+    with pytest.raises(ZeroDivisionError):
+        judge.on(torch.device("cpu"), lambda: 1 / 0)
