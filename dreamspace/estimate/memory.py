@@ -42,11 +42,16 @@ LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft
 FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 60_000_000}
 """What the device's runtime takes, such as CUDA's context, and what libraries set up when first used."""
 
-SLACK: dict[DeviceKind, float] = {"cuda": 0.08, "mps": 0.1, "cpu": 0.5}
-"""The share of what is in use that an allocator holds besides, in blocks that fit nothing at the moment.
+SLACK: dict[DeviceKind, tuple[float, float]] = {"cuda": (0.08, 0.08), "mps": (0.1, 0.1), "cpu": (0.0, 0.5)}
+"""The share of what lies there, and of what comes and goes, that is held besides.
 
-On the CPU by trainings of mini at 128 to 512 px, whose peak RSS net of imports is half as large again.
+An allocator has blocks that fit nothing at the moment. On the CPU weights are mapped from their files as they
+are, and layers copy what they compute on into a layout of their own: benchmarks/memory.py shows half as much
+again.
 """
+
+RESTING = ("weights", "text encoders", "adapter", "optimizer", "moving average", "gradients")
+"""Parts of a training that lie there; the others come and go."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +90,30 @@ def estimate_memory(
         has_base_predictions: whether rows have the base model's prediction as their target.
     """
     run = _Run(config, profile, device, size_px)
-    parts = run.training(has_base_predictions)
-    resting = ("weights", "text encoders", "adapter", "optimizer", "moving average")
-    at_rest = sum(parts[name] for name in resting)
+    of_resting, of_passing = (1 + share for share in SLACK[device])
+    parts = {
+        name: value * (of_resting if name in RESTING else of_passing)
+        for name, value in run.training(has_base_predictions).items()
+    }
+    at_rest = sum(parts[name] for name in RESTING if name != "gradients")
     peaks: dict[StageName, float] = {
-        "encoding prompts": run.text_encoders(),
-        "encoding photos": run.encoding(),
+        "encoding prompts": of_resting * run.text_encoders(),
+        "encoding photos": of_resting * run.vae_bytes(4) + of_passing * run.encoding(),
         "training": sum(parts.values()),
-        "validating": at_rest + run.drawing(),
-        "saving": at_rest + run.proving(),
+        "validating": at_rest + of_passing * run.drawing(),
+        "saving": at_rest + of_passing * run.proving(),
     }
     if config.validation_disable:
         del peaks["validating"]
-
-    def whole(value: float) -> int:
-        return round(value * (1 + SLACK[device]))
-
-    fixed = {"runtime": FIXED_BYTES[device]} if FIXED_BYTES[device] else {}
+    if device == "cpu":
+        # A file is written from a copy in memory, and a process keeps much of what it has once taken.
+        written = at_rest + parts["gradients"] + run.written()
+        peaks["saving"] = max(written, *(peaks[stage] for stage in ("training", "saving")))
+    peaks["saving"] += of_resting * run.proven_again()
+    fixed = FIXED_BYTES[device]
     return MemoryEstimate(
-        {name: whole(value) for name, value in parts.items()} | fixed,
-        {stage: whole(value) + FIXED_BYTES[device] for stage, value in peaks.items()},
+        {name: round(value) for name, value in parts.items()} | {"runtime": fixed},
+        {stage: round(value) + fixed for stage, value in peaks.items()},
     )
 
 
@@ -142,9 +151,11 @@ def bytes_of_part(part: PartProfile, precision: Precision, bytes_per_weight: int
         bytes_per_weight: of those that are not quantised.
     """
     if precision == "no_change":
-        return part.total * bytes_per_weight
+        return (part.total + part.buffers) * bytes_per_weight
     quantised = part.linear + (part.convolution if precision.endswith("quanto") else 0)
-    return quantised * BYTES_PER_WEIGHT[precision] + (part.total - quantised) * bytes_per_weight
+    return (
+        quantised * BYTES_PER_WEIGHT[precision] + (part.total + part.buffers - quantised) * bytes_per_weight
+    )
 
 
 @dataclass(frozen=True)
@@ -182,9 +193,12 @@ class _Run:
     def denoiser_bytes(self) -> float:
         """On the device: all of it, or what is not offloaded and the two blocks that visit."""
         if self.is_full:
-            return self.denoiser.total * 4
+            return (self.denoiser.total + self.denoiser.buffers) * 4
         precision = self.config.base_model_precision
         everything = bytes_of_part(self.denoiser, precision, self.weight_bytes)
+        if self.device == "cpu" and precision != "no_change":
+            # The file that they are made from stays mapped, because what is not quantised lies there.
+            everything += self.denoiser.total * self.weight_bytes
         if not self.config.enable_group_offload or self.device == "cpu":
             return everything
         share = (self.denoiser.total - self.denoiser.in_blocks + 2 * self.denoiser.largest_block) / (
@@ -192,11 +206,9 @@ class _Run:
         )
         return everything * min(1.0, share)
 
-    def vae_bytes(self) -> float:
-        """As it draws, beside the denoiser."""
-        if self.profile.vae is None:
-            return 0
-        return self.profile.parts[self.profile.vae].total * (4 if self.is_full else self.weight_bytes)
+    def vae_bytes(self, bytes_per_weight: int) -> float:
+        """Of its weights."""
+        return self.profile.parts[self.profile.vae].total * bytes_per_weight if self.profile.vae else 0
 
     def training(self, has_base_predictions: bool) -> dict[str, float]:
         """Each part of a training at its peak."""
@@ -208,7 +220,9 @@ class _Run:
         passes = max(self._passes(), self._base_prediction() if has_base_predictions else 0)
         gradients = trained * 4
         return {
-            "weights": self.denoiser_bytes() + self.vae_bytes() + base,
+            "weights": self.denoiser_bytes()
+            + self.vae_bytes(4 if self.is_full else self.weight_bytes)
+            + base,
             "text encoders": self.text_encoders() if self.trains_text else 0,
             "adapter": adapter,
             "optimizer": trained * OPTIMIZER_BYTES[config.optimizer],
@@ -251,11 +265,10 @@ class _Run:
         )
 
     def encoding(self) -> float:
-        """The VAE, which encodes in fp32."""
+        """Activations of the VAE, which encodes in fp32."""
         if self.profile.vae is None:
             return 0
-        activations = self.profile.at(*self.size_px, lambda size: size.encode_bytes)
-        return self.profile.parts[self.profile.vae].total * 4 + encoded_at_once(*self.size_px) * activations
+        return encoded_at_once(*self.size_px) * self.profile.at(*self.size_px, lambda size: size.encode_bytes)
 
     def drawing(self) -> float:
         """Activations of validation images: the denoiser's, or then the VAE's."""
@@ -270,7 +283,14 @@ class _Run:
         decoding = self.profile.at(*size_px, lambda size: size.decode_bytes[number_format])
         return num_images * max(passes * self._forward_bytes(size_px), decoding)
 
+    def written(self) -> float:
+        """Of what is trained, as it is written to a file."""
+        return 4 * num_trained(self.config, self.profile)
+
+    def proven_again(self) -> float:
+        """Weights of a second base model, which takes the saved adapter at the end of a run."""
+        return self.denoiser_bytes() + (self.text_encoders() if self.trains_text else 0)
+
     def proving(self) -> float:
-        """The saved adapter in a second base model that draws one image, which ends a run."""
-        again = self.text_encoders() if self.trains_text else 0
-        return self.denoiser_bytes() + again + self._drawing(1)
+        """Activations of the one image that it draws."""
+        return self._drawing(1)

@@ -29,6 +29,7 @@ class PartProfile:
         largest_layer: of those that are quantised: it is made whole while it is computed with.
         in_blocks: of all, those that group offloading keeps on the CPU.
         largest_block: of these, the most that are on the device at once.
+        buffers: numbers that lie with the weights and are never trained, such as SD3's table of positions.
     """
 
     linear: int
@@ -37,9 +38,11 @@ class PartProfile:
     largest_layer: int
     in_blocks: int
     largest_block: int
+    buffers: int = 0
 
     @property
     def total(self) -> int:
+        """All weights."""
         return self.linear + self.convolution + self.rest
 
 

@@ -84,7 +84,7 @@ class Judge:
         return f"{self.clip.name}:{self.dino and self.dino.name}:{self.evidence}:{photos}"
 
     def on(self, device: torch.device, judging: Callable[[], Judged]) -> Judged:
-        """What `judging` says, done on a device, or on the CPU where the device has no room for the models."""
+        """What `judging` says, on a device, or on the CPU where the device has no room for the models."""
         try:
             self._to(device)
             return judging()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamspace.config.precision import Precision
+from dreamspace.models.device import return_freed_memory
 
 GROUP_SIZES: dict[Precision, int] = {"int4-quanto": 32, "int2-quanto": 32, "int4-torchao": 32, "nf4-bnb": 64}
 """A scale is for so many inputs; layers whose inputs are no multiple stay as they are.
@@ -39,6 +40,7 @@ def quantise(
     quantised = _quantiser(precision)
     for name, layer in quantised_layers(module, precision, dtype):
         module.set_submodule(name, quantised(layer.to(start), device))
+        return_freed_memory()
 
 
 def quantised_layers(

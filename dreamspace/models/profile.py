@@ -123,6 +123,7 @@ def _counted(part: nn.Module) -> PartProfile:
         largest_layer=max((layer.weight.numel() for layer in layers), default=0),
         in_blocks=sum(sizes),
         largest_block=max(sizes, default=0),
+        buffers=sum(buffer.numel() for buffer in part.buffers()),
     )
 
 

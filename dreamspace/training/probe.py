@@ -66,7 +66,7 @@ def _measured(job_dir: Path, events: EventWriter) -> dict[str, Any] | None:
     # Imports what the run needs, so that it counts as imports.
     open_model(config, cache_of(job_dir), device)
     for package in sorted(config.packages):
-        importlib.import_module(package)
+        importlib.import_module(package.replace("-", "."))  # As optimum-quanto is.
     imported = 0 if device.type == "cuda" else _peak_bytes(device)
     found = begin(job_dir, events)
     if found is None:
