@@ -21,7 +21,7 @@ from dreamspace.estimate.profiles import known_profile
 GPUS = {
     8: "RTX 3070 or 4060",
     12: "RTX 3060 or 4070",
-    16: "T4 or RTX 4080",
+    16: "RTX 4080 or 5080",
     24: "L4, A10G or RTX 4090",
     48: "L40S",
     80: "A100 or H100",

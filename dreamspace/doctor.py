@@ -83,6 +83,7 @@ def _device() -> list[Finding]:
         "    memory = f'{p.total_memory / 1e9:.0f} GB, compute capability {p.major}.{p.minor}'\n"
         "    kind, capability = 'cuda', (p.major, p.minor)\n"
         "    text = f'{p.name}, {memory}: trains large models'\n"
+        "    text += '' if p.major >= 8 else ', in fp16: it has no bf16'\n"
         "elif torch.backends.mps.is_available():\n"
         "    kind, text = 'mps', 'Apple GPU (MPS): trains small models in fp32 and bf16; '\n"
         "    text += 'not in fp16, not with bnb-adamw8bit and lion'\n"

@@ -74,7 +74,8 @@ def run_estimate(options: argparse.Namespace) -> int:
     times = {
         place.name: (place, estimate_time(config, prior, share, _speed(situation, place)))
         for place in (hardware, *SPACES.values())
-        if place.name == hardware.name or replace(situation, hardware=place).fits
+        if place.name == hardware.name
+        or (place.computes_in(config.mixed_precision) and replace(situation, hardware=place).fits)
     }
     if not options.json:
         print("\n".join([*_memory_lines(situation, change), *_time_lines(times)]), flush=True)

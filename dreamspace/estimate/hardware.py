@@ -39,6 +39,13 @@ class Hardware:
     usd_per_hour: float | None
     free_bytes: int
 
+    def computes_in(self, mixed_precision: str) -> bool:
+        """Whether it has the number format, and does not emulate it at a fraction of its speed."""
+        return mixed_precision != "bf16" or not any(name in self.gpu for name in WITHOUT_BF16)
+
+
+WITHOUT_BF16 = ("T4", "V100", "P100", "RTX 20", "GTX")
+"""In the names of GPUs that are older than bf16 (compute capability below 8)."""
 
 PEAK_FLOPS = {
     "T4": 65e12,

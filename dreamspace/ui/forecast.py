@@ -146,9 +146,9 @@ def _memory(config: str, resolution: int, needs_base: bool) -> tuple[int, bool, 
 
 @lru_cache(maxsize=1024)
 def _rentable(config: str, resolution: int, needs_base: bool) -> list[Hardware]:
-    """The GPUs for rent that a run fits into."""
+    """The GPUs for rent that a run fits into, and whose number formats it takes."""
     run = RunConfig.model_validate_json(config)
-    gpus = [hardware for hardware in SPACES.values() if hardware.gpu]
+    gpus = [gpu for gpu in SPACES.values() if gpu.gpu and gpu.computes_in(run.mixed_precision)]
     return [hardware for hardware in gpus if _situation(run, resolution, needs_base, hardware).fits]
 
 

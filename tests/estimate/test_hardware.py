@@ -1,5 +1,6 @@
 """What there is to train on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,11 @@ def test_this_machine_has_memory() -> None:
 def test_unknown_hardware_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"^There is no hardware 'l4'\..*Known: here, cpu-basic"):
         hardware_named("l4")
+
+
+def test_a_gpu_without_bf16_is_not_offered_for_it() -> None:
+    named = {name: replace(SPACES["l4x1"], gpu=name) for name in ("Tesla T4", "NVIDIA GeForce RTX 2080 Ti")}
+    for gpu in (SPACES["t4-small"], *named.values()):
+        assert not gpu.computes_in("bf16")
+        assert gpu.computes_in("fp16")
+    assert all(gpu.computes_in("bf16") for name, gpu in SPACES.items() if not name.startswith("t4"))
