@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "tinker-prior": ("tinker", 500, 100, PRIOR),
     "marmalade-hot": ("marmalade", 400, 80, FAST),
     "comet-plain": ("comet", 400, 100, ()),
+    "comet-averaged": ("comet", 400, 100, ("--set", "learning_rate=0.003", "--set", "use_ema=true")),
 }
 """Subject, steps, steps from checkpoint to checkpoint, and options of `train`."""
 
@@ -125,7 +126,7 @@ def regret(reader: AttributeReader, run_dir: Path, subject: str) -> Regret:
         best,
         outcome["best"],
         found[best] - found[outcome["best"]],
-        found[best] - list(found.values())[-1],
+        found[best] - found[[name for name in found if not name.endswith("-ema")][-1]],
         found[best] - float(np.mean(list(found.values()))),
     )
 
