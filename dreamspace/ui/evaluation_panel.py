@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import EVALUATION_FOLDER
+from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
 from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import History
@@ -163,7 +163,7 @@ def _verdict(page: Page) -> Markup:
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
         columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
         url=lambda folder, index, width_px=None: _picture(page, folder, index, width_px),
-        report=report_url(page.run.dir, page.evaluation_version),
+        report=report_url(page.run.dir, page.evaluation_version) if _has_report(page) else None,
     )
 
 
@@ -183,6 +183,10 @@ def _missing(page: Page) -> list[int]:
     return [step for step in page.saved_steps if step not in known]
 
 
+def _has_report(page: Page) -> bool:
+    return (page.run.dir / REPORT_FILE).is_file()
+
+
 def _job(page: Page) -> Path | None:
     """The newest job that evaluates the run."""
     return next(iter(page.jobs("evaluate")), None)
@@ -191,7 +195,9 @@ def _job(page: Page) -> Path | None:
 def _can_be_evaluated(page: Page) -> bool:
     job = _job(page)
     is_at_work = job is not None and not page.status(job).is_final
-    return page.run is not None and page.run.status.is_final and bool(_missing(page)) and not is_at_work
+    if page.run is None or not page.run.status.is_final or is_at_work:
+        return False
+    return bool(_missing(page)) or (page.evaluation is not None and not _has_report(page))
 
 
 def _evaluate(page: Page, clicked: dict[str, Any]) -> View:
