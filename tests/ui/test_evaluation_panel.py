@@ -283,6 +283,8 @@ def test_a_running_training_is_asked_for_images_and_for_a_checkpoint(
     assert train_step._to_ask(look(view), name)["visible"] is False
     train_step._ask(look(view), name)
     assert not (run_dir / "control" / name).exists()
+    early = record_run(workspace, sample="comet", outcome="running", up_to=0)
+    assert train_step._to_ask(look(replace(view, run_id=early.name)), name)["visible"] is False
     done = record_run(workspace, sample="tinker")
     train_step._ask(look(replace(view, run_id=done.name)), name)
     assert not (done / "control" / name).exists()
