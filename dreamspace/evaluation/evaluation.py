@@ -14,6 +14,7 @@ from dreamspace.evaluation.figures import Figures
 from dreamspace.evaluation.judge import Judge, Pictures, by_prompt
 from dreamspace.evaluation.painter import Painter
 from dreamspace.evaluation.plan import Drawing, EvaluationPlan, LeakKind
+from dreamspace.evaluation.plots import Outcome
 from dreamspace.evaluation.report import write_report
 from dreamspace.evaluation.verdict import Candidate, Traits, Verdict, decide, standing
 from dreamspace.files import read_json, replace_file, write_json
@@ -67,7 +68,11 @@ class Evaluation:
     strengths: tuple[float, ...] = STRENGTHS
 
     def run(self, entrants: Iterable[Entrant], traits: Traits) -> Verdict | None:
-        """Evaluate the base model and every entrant, and write what comes of it; None if it was stopped."""
+        """Evaluate the base model and every entrant, and write what comes of it; None if it was stopped.
+
+        Raises:
+            ValueError: if the report cannot be written; all else is there then.
+        """
         entrants = list(entrants)
         base = self.figures(BASE)
         if base is None:
@@ -83,7 +88,8 @@ class Evaluation:
         chosen = next(each for each in entrants if each.candidate == verdict.best.candidate)
         if not self._draw_strengths(chosen):
             return None
-        self._write(base, figures, verdict, entrants)
+        outcome = self._outcome(base, figures, verdict, entrants)
+        write_json(self.out / EVALUATION_FILE, outcome)
         self.events.write(
             "verdict",
             step=chosen.candidate.step,
@@ -91,6 +97,8 @@ class Evaluation:
             path=self._relative(chosen.folder),
             reason=verdict.reason,
         )
+        # Last, so that what stands in its way takes nothing of the verdict.
+        write_report(self.out, outcome)
         return verdict
 
     def _folder(self, candidate: Candidate) -> Path:
@@ -191,12 +199,12 @@ class Evaluation:
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.out)) if path.is_relative_to(self.out) else str(path)
 
-    def _write(
+    def _outcome(
         self, base: Figures, figures: dict[Candidate, Figures], verdict: Verdict, entrants: list[Entrant]
-    ) -> None:
-        """`evaluation.json`, and the report beside it."""
+    ) -> Outcome:
+        """The content of `evaluation.json`."""
         folders = {entrant.candidate: entrant.folder for entrant in entrants}
-        outcome = {
+        return {
             "subject": self.plan.subject,
             "class_word": self.plan.class_word,
             "prompts": list(self.plan.prompts),
@@ -231,5 +239,3 @@ class Evaluation:
             "warnings": verdict.warnings,
             "next_steps": verdict.next_steps,
         }
-        write_json(self.out / EVALUATION_FILE, outcome)
-        write_report(self.out, outcome)

@@ -54,8 +54,8 @@ def write_report(out: Path, outcome: Outcome) -> Path:
             temporary.write_text(report, encoding="utf-8")
     except OSError as error:
         raise ValueError(
-            f"The report {path} cannot be written: {error.strerror}. What was scored is kept; name another "
-            "folder by --out."
+            f"The report {path} cannot be written: {error.strerror}. Make room for it there and evaluate "
+            "again: what was drawn and scored is kept."
         ) from None
     return path
 

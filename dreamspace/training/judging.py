@@ -133,5 +133,5 @@ class Judging:
             evaluation.run(entrants, traits_of(self.config, self.datasets))
         except ValueError as error:
             hint = "The run is finished and kept; `evaluate` goes on with it."
-            self.events.write("warning", message=f"The checkpoints are not evaluated. {error}", hint=hint)
+            self.events.write("warning", message=f"The evaluation did not finish. {error}", hint=hint)
         consume_control(self.run_dir, "stop")

@@ -1,6 +1,7 @@
 """What a run is told of its images: curves while it trains, and which checkpoint to take in the result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from markupsafe import Markup
 
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import EVALUATION_FOLDER
+from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
 from dreamspace.ui.chart import Point
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import History
@@ -43,19 +44,40 @@ CURVES = (
 )
 """Kind of event, title, the value that is shown (the first that there is), and how to read it."""
 
+# A dot that is chosen shows its images, which may lie below the window.
+_VERDICT_SCRIPT = """
+element.addEventListener("click", (click) => {
+  if (!click.target.closest("[data-checkpoint]")) return;
+  document.getElementById("comparison").scrollIntoView({ block: "nearest", behavior: "smooth" });
+});
+"""
+
 
 def build_scores(guide: Guide) -> None:
     """The curves beside the loss."""
     guide.html(_scores, elem_id="scores")
 
 
-def build_verdict(guide: Guide) -> None:
-    """The recommendation, and a button for a run that has none, or an old one."""
-    verdict = guide.html(_verdict, events=("stop_evaluation",), elem_id="verdict")
+def build_verdict(guide: Guide, chosen_step: Callable[[Page], int]) -> gr.HTML:
+    """The recommendation, and a button for a run that has none, or an old one.
+
+    Args:
+        chosen_step: the step of the checkpoint that the visitor looks at.
+
+    Returns:
+        What has the event `choose_checkpoint`.
+    """
+
+    def show(page: Page) -> Markup:
+        return _verdict(page, chosen_step(page))
+
+    events = ("stop_evaluation", "choose_checkpoint")
+    verdict = guide.html(show, events=events, script=_VERDICT_SCRIPT, elem_id="verdict")
     evaluate = gr.Button("Compare all checkpoints", elem_id="evaluate")
     guide.follow(evaluate, lambda page: gr.update(visible=_can_be_evaluated(page)))
     guide.link(evaluate.click, _evaluate, busy=verdict)
     guide.link(verdict.stop_evaluation, _stop)
+    return verdict
 
 
 def recommended(page: Page) -> dict[str, Any] | None:
@@ -68,6 +90,11 @@ def recommended_step(page: Page) -> int | None:
     """The step of the checkpoint that is recommended, if one is."""
     best = recommended(page)
     return best["step"] if best is not None else None
+
+
+def evaluated_steps(page: Page) -> set[int]:
+    """The steps of the checkpoints that were compared, which have images of it."""
+    return {each["step"] for each in page.evaluation["candidates"]} if page.evaluation else set()
 
 
 def evaluated_pairs(page: Page, step: int) -> list[dict[str, Any]]:
@@ -145,11 +172,15 @@ def _curves(lines: dict[str, list[Point]], last_step: int) -> dict[str, Any]:
     return {"lines": drawn, "low": low, "high": high, "last": right}
 
 
-def _verdict(page: Page) -> Markup:
+def _verdict(page: Page, chosen: int = 0) -> Markup:
     if page.run is None:
         return Markup("")
     job, outcome = _job(page), page.evaluation
     status = page.status(job) if job is not None else None
+
+    def address(step: int) -> str:
+        return replace(page.view, checkpoint=step).address
+
     if outcome is None:
         return render("verdict.html", outcome=None, status=status)
     return render(
@@ -159,11 +190,11 @@ def _verdict(page: Page) -> Markup:
         missing=_missing(page),
         best=_best(outcome),
         measures=MEASURES,
-        plots=[plot for plot in (verdict_plot(outcome), steps_plot(outcome)) if plot],
+        plots=[plot for plot in (verdict_plot(outcome, address, chosen), steps_plot(outcome)) if plot],
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
         columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
         url=lambda folder, index, width_px=None: _picture(page, folder, index, width_px),
-        report=report_url(page.run.dir, page.evaluation_version),
+        report=report_url(page.run.dir, page.evaluation_version) if _has_report(page) else None,
     )
 
 
@@ -179,8 +210,11 @@ def _picture(page: Page, folder: str, index: int, width_px: int | None = None) -
 
 def _missing(page: Page) -> list[int]:
     """The saved steps that the evaluation does not know, such as those of a run that went on after it."""
-    known = {each["step"] for each in page.evaluation["candidates"]} if page.evaluation else set()
-    return [step for step in page.saved_steps if step not in known]
+    return [step for step in page.saved_steps if step not in evaluated_steps(page)]
+
+
+def _has_report(page: Page) -> bool:
+    return (page.run.dir / REPORT_FILE).is_file()
 
 
 def _job(page: Page) -> Path | None:
@@ -191,7 +225,9 @@ def _job(page: Page) -> Path | None:
 def _can_be_evaluated(page: Page) -> bool:
     job = _job(page)
     is_at_work = job is not None and not page.status(job).is_final
-    return page.run is not None and page.run.status.is_final and bool(_missing(page)) and not is_at_work
+    if page.run is None or not page.run.status.is_final or is_at_work:
+        return False
+    return bool(_missing(page)) or (page.evaluation is not None and not _has_report(page))
 
 
 def _evaluate(page: Page, clicked: dict[str, Any]) -> View:

@@ -24,7 +24,7 @@ _SCENES = ("on a beach", "in the snow")
 
 def build(guide: Guide) -> None:
     """Build the step."""
-    evaluation_panel.build_verdict(guide)
+    verdict = evaluation_panel.build_verdict(guide, chosen_step)
     choice = guide.html(_choice, events=("choose_checkpoint",), elem_id="choice")
     guide.html(_comparison, elem_id="comparison")
     with gr.Row(elem_classes="ds-columns"):
@@ -48,7 +48,8 @@ def build(guide: Guide) -> None:
     guide.form(prompt, _proposed_prompts)
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
     guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
-    guide.link(choice.choose_checkpoint, _choose)
+    for listener in (choice.choose_checkpoint, verdict.choose_checkpoint):
+        guide.link(listener, _choose, only_last=True)
     guide.link(make.click, _make, [prompt, seed, steps, guidance], [seed], busy=made)
     guide.link(made.stop_job, _stop)
 
@@ -59,7 +60,8 @@ def _proposed_prompts(page: Page) -> str:
 
 def steps_to_choose(page: Page) -> list[int]:
     """The steps that have images, a checkpoint, or both."""
-    return sorted({*page.run_history.sampled_steps, *page.saved_steps} - {0})
+    evaluated = evaluation_panel.evaluated_steps(page)
+    return sorted({*page.run_history.sampled_steps, *page.saved_steps, *evaluated} - {0})
 
 
 def chosen_step(page: Page) -> int:
@@ -82,8 +84,8 @@ def _choice(page: Page) -> Markup:
 
 
 def _choose(page: Page, clicked: dict[str, Any]) -> View:
-    step = clicked.get("checkpoint", "")
-    return replace(page.view, checkpoint=int(step) if step.isdecimal() else None)
+    known = {str(step): step for step in steps_to_choose(page)}
+    return replace(page.view, checkpoint=known.get(str(clicked.get("checkpoint"))))
 
 
 def _comparison(page: Page) -> Markup:

@@ -109,8 +109,11 @@ def _to_ask(page: Page, name: ControlName) -> dict[str, Any]:
 
 
 def _hears(page: Page, name: ControlName) -> bool:
-    """Whether the run will do what it is asked for: steps are to come, and it draws images at all."""
-    if page.run is None or _status(page) != "running":
+    """Whether the run will do what it is asked for: it is between steps, and draws images at all.
+
+    Before the first step there is nothing to save, and the images are the base model's.
+    """
+    if page.run is None or _status(page) != "running" or not page.run.status.step:
         return False
     can_draw = name != "sample" or not page.run.config.validation_disable
     return can_draw and page.run.status.stage not in ("saving", "evaluating")

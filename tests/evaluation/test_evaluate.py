@@ -97,6 +97,27 @@ def test_what_was_finished_is_gone_on_with_and_scores_the_same(evaluated: Path, 
     ]
 
 
+def test_a_report_that_cannot_be_written_is_said_and_takes_nothing_along(evaluated: Path, tmp_path: Path):
+    copy = shutil.copytree(evaluated, tmp_path / "copy")
+    before = outcome_of(copy)
+    (copy / "evaluation.json").unlink()
+    (copy / "evaluation.html").unlink()
+    (copy / "evaluation.html").mkdir()
+    files = {path.relative_to(copy): path.stat().st_mtime_ns for path in copy.glob("evaluation/*/*")}
+    result = run_command("evaluate", copy)
+    assert_refused(
+        (result.returncode, result.stdout, result.stderr),
+        f"The report {copy / 'evaluation.html'} cannot be written: Is a directory. Make room for it there",
+    )
+    assert outcome_of(copy) == before
+    assert {path.relative_to(copy): path.stat().st_mtime_ns for path in copy.glob("evaluation/*/*")} == files
+    assert not list(copy.glob(".evaluation*"))
+    (copy / "evaluation.html").rmdir()
+    result = run_command("evaluate", copy)
+    assert result.returncode == 0, result.stderr
+    assert before["reason"] in (copy / "evaluation.html").read_text()
+
+
 def test_an_adapter_from_elsewhere_is_judged_by_photos_that_are_given(
     evaluated: Path, tiny_model: Path, tmp_path: Path
 ):

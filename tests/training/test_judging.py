@@ -63,6 +63,17 @@ def test_all_validation_images_are_scored_and_at_the_end_a_checkpoint_is_recomme
     assert events_of(run, "verdict", "done")[-1]["kind"] == "done"
 
 
+def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(tmp_path: Path, tiny_model: Path):
+    (tmp_path / "run" / "evaluation.html").mkdir(parents=True)
+    run = trained(tmp_path, tiny_model, evaluate_checkpoints=True)
+    (warning,) = [event for event in events_of(run, "warning") if "report" in event["message"]]
+    assert "evaluation.html cannot be written: Is a directory." in warning["message"]
+    (verdict,) = events_of(run, "verdict")
+    assert read_json(run / "evaluation.json")["reason"] == verdict["reason"]
+    assert len(list(run.glob("evaluation/step-000002/*.jpg"))) > 1
+    assert events_of(run, "verdict", "done")[-1]["kind"] == "done"
+
+
 def test_a_judge_that_cannot_be_had_is_a_warning_and_the_training_goes_on(tmp_path: Path, tiny_model: Path):
     nowhere = {"pretrained_evaluation_model_name_or_path": "ViT-B-32:nowhere.safetensors"}
     run = trained(tmp_path, tiny_model, evaluate_checkpoints=True, **nowhere)

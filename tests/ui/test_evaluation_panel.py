@@ -149,6 +149,20 @@ def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Works
     assert "Compare again" not in evaluation_panel._verdict(page)
 
 
+def test_an_outcome_without_its_report_links_to_none_and_can_be_made_again(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    write_outcome(run_dir)
+    for step in (100, 300):
+        shutil.rmtree(run_dir / "checkpoints" / f"step-{step:06d}")
+    view = View(run_id=run_dir.name, step="result")
+    assert "the whole report" in evaluation_panel._verdict(look(view))
+    assert not evaluation_panel._can_be_evaluated(look(view))
+    (run_dir / "evaluation.html").unlink()
+    (run_dir / "evaluation.html").mkdir()
+    assert "the whole report" not in evaluation_panel._verdict(look(view))
+    assert evaluation_panel._can_be_evaluated(look(view))
+
+
 def test_checkpoints_that_were_saved_after_the_evaluation_can_be_compared_too(
     workspace: Workspace, look: Look
 ):
@@ -269,6 +283,8 @@ def test_a_running_training_is_asked_for_images_and_for_a_checkpoint(
     assert train_step._to_ask(look(view), name)["visible"] is False
     train_step._ask(look(view), name)
     assert not (run_dir / "control" / name).exists()
+    early = record_run(workspace, sample="comet", outcome="running", up_to=0)
+    assert train_step._to_ask(look(replace(view, run_id=early.name)), name)["visible"] is False
     done = record_run(workspace, sample="tinker")
     train_step._ask(look(replace(view, run_id=done.name)), name)
     assert not (done / "control" / name).exists()
