@@ -178,10 +178,9 @@ def _time_lines(times: dict[str, tuple[Hardware, TimeEstimate]]) -> list[str]:
     for name, (hardware, time) in times.items():
         cost = time.cost_usd(hardware)
         money = "" if cost is None else f"  ${cost:.2f}"
-        lines.append(
-            f"  {name:<12} {_duration(time.seconds):>8}  {time.num_steps} steps of {time.seconds_per_step:.2g} s, "
-            f"{time.num_images} images of {time.seconds_per_image:.2g} s{money}"
-        )
+        steps = f"{time.num_steps} steps of {time.seconds_per_step:.2g} s"
+        images = f"{time.num_images} images of {time.seconds_per_image:.2g} s"
+        lines.append(f"  {name:<12} {_duration(time.seconds):>8}  {steps}, {images}{money}")
     return lines
 
 

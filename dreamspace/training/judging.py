@@ -131,7 +131,7 @@ class Judging:
         )
         try:
             evaluation.run(entrants, traits_of(self.config, self.datasets))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             hint = "The run is finished and kept; `evaluate` goes on with it."
             self.events.write("warning", message=f"The evaluation did not finish. {error}", hint=hint)
         consume_control(self.run_dir, "stop")
