@@ -98,7 +98,8 @@ def estimate_memory(
     at_rest = sum(parts[name] for name in RESTING if name != "gradients")
     peaks: dict[StageName, float] = {
         "encoding prompts": of_resting * run.text_encoders(),
-        "encoding photos": of_resting * run.vae_bytes(4) + of_passing * run.encoding(),
+        # Measured on the CPU without what else passes: so large blocks are made and given back one by one.
+        "encoding photos": of_resting * (run.vae_bytes(4) + run.encoding()),
         "training": sum(parts.values()),
         "validating": at_rest + of_passing * run.drawing(),
         "saving": at_rest + of_passing * run.proving(),
