@@ -89,7 +89,11 @@ def build_side(guide: Guide) -> None:
 def build_heading(guide: Guide) -> None:
     """The steps as a row of buttons, and a word about what is not there."""
     steps = guide.html(_steps, events=("go",), script=_ADDRESS_SCRIPT, elem_id="steps")
-    guide.link(steps.go, lambda page, clicked: replace(page.view, step=clicked.get("step", "photos")))
+    guide.link(
+        steps.go,
+        lambda page, clicked: replace(page.view, step=clicked.get("step", "photos")),
+        only_last=True,
+    )
 
 
 def cards_of(page: Page) -> list[Card]:

@@ -26,11 +26,11 @@ TRAINING_MS = 300_000
 
 # Long enough to be asked for something on the way, and as little to draw as can be judged.
 SETTINGS = [
-    "max_train_steps=80",
+    "max_train_steps=400",
     "train_batch_size=1",
-    "checkpoint_step_interval=80",
-    "validation_step_interval=80",
-    "eval_steps_interval=40",
+    "checkpoint_step_interval=400",
+    "validation_step_interval=400",
+    "eval_steps_interval=200",
     'validation_prompts=["a photo of a sks dog at night"]',
     "validation_num_inference_steps=2",
     'evaluation_prompts=["a photo of a {subject} at night", "a photo of a {subject} in the snow"]',
@@ -49,8 +49,10 @@ def start_run(workspace: Workspace) -> Path:
 def test_a_run_is_watched_asked_and_judged(
     start_app: Callable[..., App], new_tab: NewTab, workspace: Workspace
 ) -> None:
+    url = start_app().url
+    new_tab(url)  # So that app and browser are warm when the training starts, and it does not end before.
     run_dir = start_run(workspace)
-    page = new_tab(f"{start_app().url}/?run={run_dir.name}&step=train")
+    page = new_tab(f"{url}/?run={run_dir.name}&step=train")
     ask_for_more(page, run_dir)
     expect(page.locator("#state h1")).to_have_text("It is done", timeout=TRAINING_MS)
     phone = new_tab(page.url, 390)
@@ -63,7 +65,7 @@ def ask_for_more(page: Page, run_dir: Path) -> None:
     """Ask the training for a checkpoint and images before it makes them itself."""
     page.locator("#save-now").click(timeout=TRAINING_MS)
     page.locator("#sample-now").click()
-    asked = page.locator("#grid thead th", has_text=re.compile(r"^step (?!80$)\d+$"))
+    asked = page.locator("#grid thead th", has_text=re.compile(r"^step (?!400$)\d+$"))
     expect(asked).to_have_count(1, timeout=TRAINING_MS)
     step = int(asked.inner_text().removeprefix("step "))
     assert list((run_dir / "validation" / f"step-{step:06d}").glob("*.png"))

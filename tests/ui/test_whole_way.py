@@ -63,6 +63,8 @@ def test_from_a_sample_subject_to_the_hub(
         mask_subject(page, workspace)
         draw_class_images(page, workspace)
         page.fill("#num-steps input", "20")
+        page.keyboard.press("Tab")
+        expect(page.locator("#plan")).to_contain_text("20 steps")
         open_experts(page, "Checkpoints", "Validation images")
         set_expert(
             page,
