@@ -40,7 +40,6 @@ RUNS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "tinker-prior": ("tinker", 500, 100, PRIOR),
     "marmalade-hot": ("marmalade", 400, 80, FAST),
     "comet-plain": ("comet", 400, 100, ()),
-    "comet-averaged": ("comet", 400, 100, ("--set", "learning_rate=0.003", "--set", "use_ema=true")),
 }
 """Subject, steps, steps from checkpoint to checkpoint, and options of `train`."""
 
