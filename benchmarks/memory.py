@@ -10,7 +10,6 @@ this folder.
 """
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -30,8 +29,8 @@ from dreamspace.estimate.memory import MemoryEstimate, estimate_memory
 from dreamspace.jobs.events import EventWriter
 from dreamspace.mini import MODEL_FOLDER
 from dreamspace.mini.subjects import draw_subject
-from dreamspace.models.base import best_device, open_model
 from dreamspace.models.profile import model_profile
+from dreamspace.training.probe import import_for
 from dreamspace.training.run import train
 
 STATUS_FILE, CLEAR_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -194,9 +193,7 @@ class Stages(EventWriter):
 def measure_here(run_dir: Path) -> dict[str, int]:
     """Train the run in this process; its peaks by stage, net of imports."""
     config, events = RunConfig.load(run_dir / "config.json"), Stages(run_dir)
-    open_model(config, run_dir / "cache", best_device())
-    for package in sorted(config.packages):
-        importlib.import_module(package.replace("-", "."))
+    import_for(config, run_dir / "cache")
     events.end_stage("preparing")
     train(run_dir, {}, events)
     events.end_stage("end")

@@ -77,8 +77,8 @@ def evaluation_plan(config: RunConfig, datasets: Sequence[DatasetConfig]) -> Eva
 
 def num_drawings(config: RunConfig) -> int:
     """How many images each checkpoint of a run draws to be judged by."""
-    leaks = 4 if config.token and config.class_word else 2
-    return ((len(config.evaluation_prompts) or NUM_PROMPTS) + leaks) * config.num_evaluation_seeds
+    num_prompts = len(config.evaluation_prompts) or NUM_PROMPTS
+    return (num_prompts + len(_leak_prompts("", config))) * config.num_evaluation_seeds
 
 
 def _library(class_word: str | None) -> list[str]:

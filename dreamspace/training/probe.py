@@ -58,15 +58,19 @@ def largest_step(plan: StepPlan, num_steps: int) -> int:
     return max(range(min(num_steps, MIXTURE_STEPS)), key=num_pixels)
 
 
+def import_for(config: RunConfig, cache: Path) -> None:
+    """Import what a run needs, so that it counts as imports in what is measured after."""
+    open_model(config, cache, best_device())
+    for package in sorted(config.packages):
+        importlib.import_module(package.replace("-", "."))  # As optimum-quanto is.
+
+
 def _measured(job_dir: Path, events: EventWriter) -> dict[str, Any] | None:
     """What `probe` writes; None if a stop was asked for."""
     config, device = RunConfig.load(job_dir / "config.json"), best_device()
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"A probe measures NVIDIA GPUs and the CPU, and this machine has {device.type}.")
-    # Imports what the run needs, so that it counts as imports.
-    open_model(config, cache_of(job_dir), device)
-    for package in sorted(config.packages):
-        importlib.import_module(package.replace("-", "."))  # As optimum-quanto is.
+    import_for(config, cache_of(job_dir))
     imported = 0 if device.type == "cuda" else _peak_bytes(device)
     found = begin(job_dir, events)
     if found is None:
