@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -39,6 +39,8 @@ element.addEventListener("click", (click) => {
 
 Action = Callable[..., Any]
 
+TriggerMode = Literal["once", "always_last", "multiple"]
+
 
 @dataclass(frozen=True)
 class _Panel:
@@ -55,7 +57,13 @@ class _Link:
     outputs: Sequence[gr.components.Component]
     fills: str
     busy: gr.components.Component | None
-    only_last: bool
+    trigger_mode: TriggerMode
+
+
+@dataclass(frozen=True)
+class _Consequence:
+    components: Sequence[gr.components.Component]
+    describe: Callable[[Page, Any], Sequence[Any]]
 
 
 @dataclass
@@ -76,6 +84,10 @@ class Guide:
     _panels: list[_Panel] = field(default_factory=list)
     _links: list[_Link] = field(default_factory=list)
     _form: list[_Panel] = field(default_factory=list)
+    _consequences: list[_Consequence] = field(default_factory=list)
+    _inputs: list[gr.components.Component] = field(default_factory=list)
+    _news: list[gr.Textbox] = field(default_factory=list)
+    _read: Callable[[tuple[Any, ...]], Any] | None = None
 
     def page(self, address: str) -> Page:
         """What a visitor at this address sees now."""
@@ -120,6 +132,30 @@ class Guide:
         """
         self._form.append(_Panel(component, value, follows_size))
 
+    def fields(
+        self, inputs: Sequence[gr.components.Component], read: Callable[[tuple[Any, ...]], Any]
+    ) -> None:
+        """Name the fields of a new training, of whose values `read` makes a form."""
+        self._inputs, self._read = list(inputs), read
+
+    def follow_fields(
+        self,
+        components: Sequence[gr.components.Component],
+        describe: Callable[[Page, Any], Sequence[Any]],
+        news: Callable[[Page], str] | None = None,
+    ) -> None:
+        """Let components follow the fields of a new training.
+
+        Args:
+            components: what `describe` makes a value or an update for, in its order.
+            describe: takes the page and the form.
+            news: differs when what lies on the disk makes a difference to them.
+        """
+        self._consequences.append(_Consequence(components, describe))
+        if news is not None:
+            self._news.append(gr.Textbox(visible="hidden"))
+            self.follow(self._news[-1], lambda page: gr.update(value=news(page)))
+
     def link(
         self,
         listener: Callable[..., Any],
@@ -130,7 +166,7 @@ class Guide:
         fills_form: bool = False,
         fills_sizes: bool = False,
         busy: gr.components.Component | None = None,
-        only_last: bool = False,
+        trigger_mode: TriggerMode = "once",
     ) -> None:
         """Let an event run an action; `ValueError`s of it are shown as they are.
 
@@ -138,11 +174,12 @@ class Guide:
             fills_form: whether the fields are filled anew where it leads to another run or subject.
             fills_sizes: whether those that follow the size are where it leads to another.
             busy: the component that shows that the action is at work.
-            only_last: of events that come while the action is at work, whether the last follows it, as for a
-                slider; else none does.
+            trigger_mode: what becomes of events that come while the action is at work: "once" drops them;
+                "always_last" runs it once more, with what the fields hold then, but the data of the first
+                event; "multiple" runs it for each, out of the queue, and is for what only leads elsewhere.
         """
         fills = "form" if fills_form else "sizes" if fills_sizes else ""
-        self._links.append(_Link(listener, action, inputs, outputs, fills, busy, only_last))
+        self._links.append(_Link(listener, action, inputs, outputs, fills, busy, trigger_mode))
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
@@ -171,9 +208,26 @@ class Guide:
                 self._handler(link.action, link.fills),
                 [address, *link.inputs],
                 [address, *link.outputs, *(field.component for field in self._filled(link.fills))],
-                trigger_mode="always_last" if link.only_last else "once",
-                **{**QUIET, "queue": True, **shown},
+                trigger_mode=link.trigger_mode,
+                **{**QUIET, "queue": link.trigger_mode != "multiple", **shown},
             ).success(**show)
+        self._wire_consequences()
+
+    def _wire_consequences(self) -> None:
+        def describe(address: str, *values: Any) -> list[Any]:
+            page, form = self.page(address), self._read(values)
+            return [value for each in self._consequences for value in each.describe(page, form)]
+
+        # All in one: where two functions follow one event with "always_last", each that ends runs the other
+        # once more, for ever (Gradio 6.31 repeats the event, not the function).
+        gr.on(
+            [component.change for component in (self.address, *self._news, *self._inputs)],
+            describe,
+            [self.address, *self._inputs],
+            [component for each in self._consequences for component in each.components],
+            trigger_mode="always_last",
+            **QUIET,
+        )
 
     def _filled(self, fills: str) -> list[_Panel]:
         """The fields that an action may fill anew."""

@@ -68,7 +68,7 @@ def build(guide: Guide, class_word: gr.Textbox) -> None:
     guide.link(state.stop_masking, _stop)
     guide.link(use.input, _use, [use])
     for component in (grow, feather, invert):
-        guide.link(component.input, _shape, [grow, feather, invert], only_last=True)
+        guide.link(component.input, _shape, [grow, feather, invert], trigger_mode="always_last")
     guide.link(wall.save_mask, _save)
     guide.link(wall.forget_mask, _forget)
     guide.link(go_on.click, _continue)

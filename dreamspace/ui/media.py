@@ -123,11 +123,14 @@ def media_router(workspace: Workspace) -> APIRouter:
         return FileResponse(file, headers=HEADERS, media_type="text/html", filename=f"{name}.html")
 
     @router.get("/media/{kind}/{name}/{path:path}")
-    def picture(kind: str, name: str, path: str, w: int | None = None) -> FileResponse:
+    def picture(kind: str, name: str, path: str, w: int | None = None) -> Response:
         if kind not in folder_of:
             raise HTTPException(404)
         file = _picture_in(existing_folder(folder_of[kind], name), path, _PICTURE_FOLDERS[kind])
-        return _served(file if w is None else _thumbnail_asked(file, w, workspace))
+        try:
+            return _served(file if w is None else _thumbnail_asked(file, w, workspace))
+        except FileNotFoundError:  # its run is being deleted
+            raise HTTPException(404) from None
 
     return router
 
@@ -158,7 +161,7 @@ def _masks_and_priors(workspace: Workspace) -> APIRouter:
     resolutions = {0, *SIZES_PX}
 
     @router.get("/media/masks/{subject_id}/{photo_id}/{view}")
-    def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> FileResponse:
+    def mask(subject_id: str, photo_id: str, view: str, r: int = 0) -> Response:
         subject = Subject.read(existing_folder(workspace.subject_dir, subject_id))
         photo = subject.photo(photo_id)
         is_known = view in get_args(MaskView) and r in resolutions
@@ -168,15 +171,15 @@ def _masks_and_priors(workspace: Workspace) -> APIRouter:
         return _served(_mask_picture(subject, photo, view, r, workspace.cache / "thumbnails"))
 
     @router.get("/media/priors/{model}/{name}/{file_name}")
-    def class_image(model: str, name: str, file_name: str, w: int) -> FileResponse:
+    def class_image(model: str, name: str, file_name: str, w: int) -> Response:
         folder = _listed(_listed(workspace.priors, model), name)
         return _served(_thumbnail_asked(_picture_in(folder, file_name, (file_name,)), w, workspace))
 
     return router
 
 
-def _served(file: Path) -> FileResponse:
-    return FileResponse(file, headers=HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
+def _served(file: Path) -> Response:
+    return Response(file.read_bytes(), headers=HEADERS, media_type=_PICTURE_TYPES[file.suffix.lower()])
 
 
 def _thumbnail_asked(file: Path, width_px: int, workspace: Workspace) -> Path:

@@ -92,7 +92,7 @@ def build_heading(guide: Guide) -> None:
     guide.link(
         steps.go,
         lambda page, clicked: replace(page.view, step=clicked.get("step", "photos")),
-        only_last=True,
+        trigger_mode="multiple",
     )
 
 

@@ -21,7 +21,7 @@ from dreamspace.ui.changes import (
     rename,
 )
 from dreamspace.ui.framing import framing
-from dreamspace.ui.guide import QUIET, Guide
+from dreamspace.ui.guide import Guide
 from dreamspace.ui.media import subject_url
 from dreamspace.ui.new_training import shown_resolution
 from dreamspace.ui.page import Page, View, render
@@ -92,10 +92,7 @@ def build(guide: Guide) -> tuple[gr.Textbox, gr.Textbox]:
     guide.link(wall.remove_photo, _remove)
     guide.link(wall.write_caption, _caption)
     guide.link(go_on.click, _continue, [class_word, token])
-    gr.on(
-        [class_word.change, token.change], _phrase, [token, class_word], phrase,
-        trigger_mode="always_last", **QUIET,
-    )  # fmt: skip
+    guide.follow_fields([phrase], lambda page, form: [_phrase(form.token, form.class_word)])
     return class_word, token
 
 

@@ -49,17 +49,14 @@ class PriorFields:
 
 @dataclass(frozen=True)
 class PriorStep:
-    """The step while it is built: its fields, and what follows from what they hold."""
+    """The step while it is built: its fields, and what has events."""
 
     fields: PriorFields
     cards: gr.HTML
-    details: gr.Column
-    effect: gr.HTML
     images: gr.HTML
     report: gr.HTML
     draw: gr.Button
     own: gr.File
-    news: gr.Textbox
 
 
 def build(guide: Guide) -> PriorStep:
@@ -95,13 +92,11 @@ def build(guide: Guide) -> PriorStep:
             go_on = gr.Button(
                 "Continue to the words", variant="primary", elem_id="to-words", elem_classes="ds-next"
             )
-    # What lies on the disk changes; a panel of its own says so to what follows from the fields.
-    news = gr.Textbox(visible="hidden")
-    guide.follow(news, lambda page: gr.update(value=_news(page)))
+    guide.follow_fields([cards, details, weight, prompts, draw, effect, images], _described, _news)
     guide.link(go_on.click, lambda page, clicked: replace(page.view, step="words"))
     found = PriorFields(prior, count, prompts, weight)
     _fill(guide, found)
-    return PriorStep(found, cards, details, effect, images, report, draw, own, news)
+    return PriorStep(found, cards, images, report, draw, own)
 
 
 def _fill(guide: Guide, found: PriorFields) -> None:
@@ -120,9 +115,6 @@ def wire(
         inputs: the fields of all steps, of which `read` makes a form.
     """
 
-    def describe(address: str, *values: Any) -> tuple[Any, ...]:
-        return _described(guide.page(address), read(values))
-
     def draw(page: Page, clicked: dict[str, Any], *values: Any) -> View:
         _draw(page, read(values))
         return page.view
@@ -140,29 +132,13 @@ def wire(
         return page.view
 
     step.cards.choose_prior(_choose, None, step.fields.prior, **QUIET)
-    gr.on(
-        [guide.address.change, step.news.change, *(component.change for component in inputs)],
-        describe,
-        [guide.address, *inputs],
-        [
-            step.cards,
-            step.details,
-            step.fields.loss_weight,
-            step.fields.class_prompts,
-            step.draw,
-            step.effect,
-            step.images,
-        ],
-        trigger_mode="always_last",
-        **QUIET,
-    )
     guide.link(step.draw.click, draw, inputs, busy=step.images)
     guide.link(step.own.upload, add, [step.own, *inputs], [step.own, step.report], busy=step.own)
     guide.link(step.images.stop_prior, stop_drawing, inputs)
 
 
 def _described(page: Page, form: Form) -> tuple[Any, ...]:
-    """What follows from the fields, in the order in which `wire` sends it to the page."""
+    """What follows from the fields, in the order in which it is sent to the page."""
     made = class_prompt(form.class_word) if form.class_word.strip() else "a photo of a dog"
     return (
         str(render("prior_cards.html", priors=PRIORS, chosen=form.prior)),

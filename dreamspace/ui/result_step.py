@@ -49,7 +49,7 @@ def build(guide: Guide) -> None:
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
     guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
     for listener in (choice.choose_checkpoint, verdict.choose_checkpoint):
-        guide.link(listener, _choose, only_last=True)
+        guide.link(listener, _choose, trigger_mode="multiple")
     guide.link(make.click, _make, [prompt, seed, steps, guidance], [seed], busy=made)
     guide.link(made.stop_job, _stop)
 

@@ -75,23 +75,14 @@ def build(
     def read(values: tuple[Any, ...]) -> Form:
         return Form(*values[:8], dict(zip(experts, values[8:], strict=True)))
 
-    def describe(address: str, *values: Any) -> list[str]:
-        return choices_panels.describe(guide.page(address), read(values))
-
     def start_training(page: Page, clicked: dict[str, Any], *values: Any) -> View:
         if page.subject is None or not page.photos:
             raise ValueError("There are no photos yet. Add some in step 1, or choose a sample subject there.")
         run_dir = start_run(page.workspace, page.subject, read(values))
         return View(run_id=run_dir.name, step="train")
 
-    gr.on(
-        [guide.address.change, prior.news.change, *(field.change for field in inputs)],
-        describe,
-        [guide.address, *inputs],
-        [*tables, advice, plan],
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    guide.fields(inputs, read)
+    guide.follow_fields([*tables, advice, plan], choices_panels.describe)
     _wire_choices(guide, fields, [*tables, plan])
     import_panel.wire(guide, pair, prior.fields.prior, fields.all, fields.values)
     guide.link(start.click, start_training, inputs, fills_form=True, busy=plan)
@@ -156,7 +147,9 @@ def _fill(guide: Guide, fields: _Fields) -> None:
     def resize(page: Page, clicked: dict[str, Any], size: float | None) -> View:
         return choices_panels.resized(page, size)
 
-    guide.link(fields.resolution.input, resize, [fields.resolution], fills_sizes=True, only_last=True)
+    guide.link(
+        fields.resolution.input, resize, [fields.resolution], fills_sizes=True, trigger_mode="always_last"
+    )
 
 
 def _wire_choices(guide: Guide, fields: _Fields, tables: Sequence[gr.HTML]) -> None:

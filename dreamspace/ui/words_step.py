@@ -14,7 +14,7 @@ from dreamspace.jobs.secrecy import refuse_tokens
 from dreamspace.prompts.names import bundled_names, tidy_names
 from dreamspace.prompts.results import LOOKALIKES_NAME, TOKENS_NAME
 from dreamspace.ui.changes import rename
-from dreamspace.ui.guide import QUIET, Guide
+from dreamspace.ui.guide import Guide
 from dreamspace.ui.new_training import Form, check_base_model, check_disk, start_job
 from dreamspace.ui.page import Page, View, render
 from dreamspace.ui.words_panels import lookalikes_panel, tokens_panel, view_panel, words_job
@@ -35,8 +35,6 @@ class WordsStep:
     compare: gr.Button
     lookalikes: gr.HTML
     draws: gr.Checkbox
-    view: gr.HTML
-    news: gr.Textbox
 
 
 def build(guide: Guide) -> WordsStep:
@@ -77,12 +75,11 @@ def build(guide: Guide) -> WordsStep:
             go_on = gr.Button(
                 "Continue to the model", variant="primary", elem_id="to-settings", elem_classes="ds-next"
             )
-    news = gr.Textbox(visible="hidden")
-    guide.follow(news, lambda page: gr.update(value=_news(page)))
+    guide.follow_fields([tokens, lookalikes, view], _described, _news)
     guide.link(go_on.click, lambda page, clicked: replace(page.view, step="settings"))
     for field in (check, own_name, names):
         guide.form(field, lambda page: "")
-    return WordsStep(check, find, tokens, own_name, names, compare, lookalikes, draws, view, news)
+    return WordsStep(check, find, tokens, own_name, names, compare, lookalikes, draws)
 
 
 def wire(
@@ -98,14 +95,6 @@ def wire(
         token: the field of step 1 that a word is taken into.
         inputs: the fields of all steps, of which `read` makes a form.
     """
-
-    def describe(address: str, *values: Any) -> tuple[Any, ...]:
-        page, form = guide.page(address), read(values)
-        try:
-            check_base_model(form.model)
-        except ValueError:  # said where a job is asked for, and in the step of the model
-            return "", "", ""
-        return tokens_panel(page, form), lookalikes_panel(page, form), view_panel(page, form)
 
     def find(page: Page, clicked: dict[str, Any], check: str, draws: bool, *values: Any) -> View:
         _find(page, read(values), check, draws)
@@ -129,14 +118,6 @@ def wire(
 
         return stop_job
 
-    gr.on(
-        [guide.address.change, step.news.change, *(component.change for component in inputs)],
-        describe,
-        [guide.address, *inputs],
-        [step.tokens, step.lookalikes, step.view],
-        trigger_mode="always_last",
-        **QUIET,
-    )
     guide.link(step.find.click, find, [step.check, step.draws, *inputs], busy=step.tokens)
     fields = [step.own_name, step.names, step.draws]
     guide.link(step.compare.click, compare, [*fields, *inputs], busy=step.lookalikes)
@@ -144,6 +125,15 @@ def wire(
         guide.link(panel.take, take, inputs, [token])
     guide.link(step.tokens.stop_tokens, stopper("tokens"), inputs)
     guide.link(step.lookalikes.stop_lookalikes, stopper("lookalikes"), inputs)
+
+
+def _described(page: Page, form: Form) -> tuple[str, str, str]:
+    """What follows from the fields, in the order in which it is sent to the page."""
+    try:
+        check_base_model(form.model)
+    except ValueError:  # said where a job is asked for, and in the step of the model
+        return "", "", ""
+    return tokens_panel(page, form), lookalikes_panel(page, form), view_panel(page, form)
 
 
 def _find(page: Page, form: Form, check: str, draws: bool) -> None:

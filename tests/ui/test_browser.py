@@ -77,6 +77,18 @@ def test_photos_are_taken_or_refused_by_name_and_can_be_removed(
     expect(page.locator("#plan")).to_contain_text("“a photo of a sks dog”")
 
 
+def test_an_open_page_asks_for_news_and_nothing_else(app: App, new_tab: NewTab, workspace: Workspace) -> None:
+    run_dir = record_run(workspace)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=settings")
+    page.fill("#num-steps input", "300")
+    expect(page.locator("#plan")).to_contain_text("300")
+    page.wait_for_timeout(2000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(9000)
+    assert 1 <= len(asked) <= 9000 / 1500, asked
+
+
 def test_a_wrong_setting_is_said_and_starts_nothing(app: App, new_tab: NewTab, workspace: Workspace) -> None:
     page = new_tab(app.url)
     page.get_by_title("A calico cat").click()

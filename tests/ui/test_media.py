@@ -14,6 +14,7 @@ from dreamspace.config import RunConfig, save_datasets, subject_datasets
 from dreamspace.jobs.job import Job
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.run_folder import AVERAGED, merged_folder
+from dreamspace.ui import media
 from dreamspace.ui.changes import choose_sample
 from dreamspace.ui.downloads import adapter_url, downloads_router, pair_url
 from dreamspace.ui.media import class_url, media_router, picture_url, subject_url
@@ -94,6 +95,19 @@ def test_a_link_out_of_the_run_is_not_followed(client: TestClient, run_dir: Path
     Image.new("RGB", (4, 4)).save(tmp_path / "private.png")
     (run_dir / "validation" / "link.png").symlink_to(tmp_path / "private.png")
     assert client.get(f"/media/runs/{run_dir.name}/validation/link.png").status_code == 404
+
+
+@pytest.mark.parametrize("width_px", [None, 320])
+def test_a_picture_that_is_deleted_while_it_is_asked_for_does_not_exist(
+    client: TestClient, run_dir: Path, monkeypatch: pytest.MonkeyPatch, width_px: int | None
+) -> None:
+    def found_and_deleted(file: Path, folder: Path) -> bool:
+        file.unlink()
+        return True
+
+    monkeypatch.setattr(media, "is_inside", found_and_deleted)
+    url = picture_url(run_dir, "validation/step-000100/0.png", width_px=width_px)
+    assert client.get(url).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["no-such-run", "..", "%2e%2e", ".deleted-sks-dog"])
