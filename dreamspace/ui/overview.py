@@ -251,7 +251,7 @@ def _has_masks(run: Run) -> bool:
 
 
 _PRIOR_WORDS = {
-    "base": "class images",
+    "base": "images",
     "noise": "the paper's",
     "image-free": "no images",
     "none": "nothing",
