@@ -1,6 +1,7 @@
 """Whether the verdict is right, on runs of mini whose truth the renderer knows.
 
     python -m benchmarks.verdict --out docs
+    python -m benchmarks.verdict --out docs --only comet-plain    the others as they stand there
 
 Trains runs of several subjects by the real command, some far too long or too fast, evaluates them, and asks
 of every checkpoint what its images truly show (`benchmarks.truth`, which the verdict never sees): the
@@ -30,6 +31,7 @@ LEAK_PENALTY = 0.5
 
 PRIOR = ("--class-images", "24")
 FAST = ("--set", "learning_rate=0.004")
+AVERAGED = ("--set", "use_ema=true")
 
 RUNS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "biscuit-plain": ("biscuit", 800, 100, ()),
@@ -40,6 +42,10 @@ RUNS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "tinker-prior": ("tinker", 500, 100, PRIOR),
     "marmalade-hot": ("marmalade", 400, 80, FAST),
     "comet-plain": ("comet", 400, 100, ()),
+    "sunset-averaged": ("sunset", 400, 100, AVERAGED),
+    "comet-hot-averaged": ("comet", 400, 100, (*FAST, *AVERAGED)),
+    "marmalade-averaged": ("marmalade", 400, 100, AVERAGED),
+    "biscuit-slow": ("biscuit", 300, 75, ("--set", "learning_rate=0.0003")),
 }
 """Subject, steps, steps from checkpoint to checkpoint, and options of `train`."""
 
@@ -152,9 +158,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, default=Path("workspace/verdict"), help="of runs and the reader")
     parser.add_argument("--out", type=Path, required=True, help="folder for the table")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), help="runs to do")
     options = parser.parse_args()
     reader = trained_reader(options.home)
-    rows = [regret(reader, evaluated(options.home, name), subject) for name, (subject, *_) in RUNS.items()]
+    kept = read_json(options.out / "verdict.json") if (options.out / "verdict.json").exists() else []
+    done = {row["run"]: Regret(**row) for row in kept}
+    for name in options.only:
+        done[name] = regret(reader, evaluated(options.home, name), RUNS[name][0])
+        print(done[name], flush=True)
+    rows = [done[name] for name in RUNS if name in done]
     write_json(options.out / "verdict.json", [asdict(row) for row in rows])
     (options.out / "verdict.md").write_text(table(rows) + "\n")
     print(table(rows))

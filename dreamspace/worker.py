@@ -88,8 +88,8 @@ def _needed_packages(job: Job, job_dir: Path) -> set[str]:
     """What the run in the job's folder needs, or the one that the job is about."""
     from dreamspace.config import RunConfig
 
-    if "precision" in job.arguments:
-        return RunConfig(base_model_precision=job.arguments["precision"]).packages
+    if "model_settings" in job.arguments:
+        return RunConfig(**job.arguments["model_settings"]).packages
     config = Path(job.arguments.get("run_dir") or job_dir) / "config.json"
     return RunConfig.load(config).packages if config.exists() else set()
 

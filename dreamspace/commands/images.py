@@ -18,6 +18,11 @@ def add_prior_options(prior: argparse.ArgumentParser) -> None:
         default="no_change",
         help="the base_model_precision of the run that the images are for",
     )
+    prior.add_argument(
+        "--mixed-precision",
+        choices=["no", "fp16", "bf16"],
+        help="its mixed_precision; left out, 16 bits on a GPU, and 'no' without one",
+    )
     prior.add_argument("--count", type=int, default=24, help="number of images")
     prior.add_argument("--seed", type=int, default=0, help="of the first image; the others count up")
     prior.add_argument(
@@ -32,13 +37,18 @@ def run_prior(options: argparse.Namespace) -> int:
     _check_seed(options.seed)
     arguments = {
         "model": absolute_model(options.model),
-        "precision": options.precision,
+        "model_settings": _model_settings(options),
         "prompts": options.prompt,
         "count": options.count,
         "seed": options.seed,
         "out": str(writable_folder(options.out)),
     }
     return run_job("prior", arguments, secrets=secrets_for(arguments["model"]))
+
+
+def _model_settings(options: argparse.Namespace) -> dict[str, str]:
+    given = {"mixed_precision": options.mixed_precision} if options.mixed_precision else {}
+    return {"base_model_precision": options.precision, **given}
 
 
 def add_generate_options(generate: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from dreamspace.config import (
     save_datasets,
     subject_datasets,
 )
-from dreamspace.data.geometry import MOST_PHOTOS_AT_ONCE, dataset_edge_px
+from dreamspace.data.geometry import MOST_AT_ONCE, dataset_edge_px
 from dreamspace.data.photos import photo_files
 from dreamspace.files import read_json
 from dreamspace.jobs.launcher import follow, stop, submit
@@ -113,7 +113,7 @@ def _ready(dataset: DatasetConfig, folder: Path) -> DatasetConfig:
 def _pictures(folder: Path, edge_px: int) -> Path:
     """As many pictures as are encoded together, each unlike the others."""
     folder.mkdir()
-    for number in range(MOST_PHOTOS_AT_ONCE):
+    for number in range(MOST_AT_ONCE):
         gradient = Image.radial_gradient("L").rotate(90 * number).resize((edge_px, edge_px))
         shades = gradient.point(lambda value, number=number: (value + 40 * number) % 256)
         Image.merge("RGB", (gradient, shades, shades)).save(folder / f"{number}.png")

@@ -113,9 +113,32 @@ _DISTILLED: dict[FamilyName, tuple[str, ...]] = {
 }
 
 
-def distilled_advice(model: str) -> str | None:
-    """What to do about a model that draws in a few steps, by its Hub id; None for any other."""
+DISTILLED_SAMPLING: dict[FamilyName, tuple[int, float]] = {
+    "flux": (4, 1.0),
+    "flux2": (4, 1.0),
+    "z_image": (8, 0.0),
+}
+"""(denoising steps, guidance) that these models draw with; Z-Image's pipeline counts guidance from 0 on."""
+
+
+def distilled_family(model: str) -> FamilyName | None:
+    """The family of a model that draws in a few steps, by its Hub id; None for any other."""
     for family, flavours in _DISTILLED.items():
         if model in [FLAVOURS[family][flavour] for flavour in flavours]:
-            return DISTILLED_ADVICE[family]
+            return family
     return None
+
+
+def few_step_advice(family: FamilyName, num_steps: int, guidance: float) -> str:
+    """What to do about a model that draws in a few steps.
+
+    Args:
+        num_steps, guidance: that its validation images are drawn with.
+    """
+    wanted = DISTILLED_SAMPLING[family]
+    if (num_steps, guidance) == wanted:
+        return DISTILLED_ADVICE[family]
+    return (
+        f"{DISTILLED_ADVICE[family]} To see it draw as it was made to, set validation_num_inference_steps to "
+        f"{wanted[0]} and validation_guidance to {wanted[1]:g}."
+    )

@@ -237,6 +237,16 @@ class PrecisionSettings(Section):
     )
 
 
+BASE_MODEL_SETTINGS = (
+    "model_type",
+    "mixed_precision",
+    "gradient_checkpointing",
+    "enable_group_offload",
+    *PrecisionSettings.model_fields,
+)
+"""That decide in which numbers a base model is kept, and where."""
+
+
 class DataSettings(Section):
     """Data and prior."""
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamspace.data.geometry import encoded_at_once
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.data.samples import Sample
 from dreamspace.files import replace_file
 
@@ -72,7 +72,7 @@ def cache_latents(
     for key, sample in missing.items():
         by_size.setdefault(sample.geometry.size, []).append(key)
     for same_size in by_size.values():
-        batch_size = encoded_at_once(*missing[same_size[0]].geometry.size)
+        batch_size = pictures_at_once(*missing[same_size[0]].geometry.size)
         for start in range(0, len(same_size), batch_size):
             batch = same_size[start : start + batch_size]
             encoded = encode(torch.stack([pixels_of(missing[key].picture()) for key in batch])).float().cpu()

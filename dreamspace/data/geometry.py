@@ -92,14 +92,14 @@ class LeftOut:
     reason: str
 
 
-MOST_PHOTOS_AT_ONCE = 4
+MOST_AT_ONCE = 4
 PIXELS_AT_ONCE = 2**20
-"""That a VAE encodes in one batch: at 1024 px one photo, which takes 3 GB, and more of smaller ones."""
+"""Of one batch: at 1024 px one picture, for which a VAE takes 3 GB, and more of smaller ones."""
 
 
-def encoded_at_once(width_px: int, height_px: int) -> int:
-    """How many photos of a size are encoded together."""
-    return max(1, min(MOST_PHOTOS_AT_ONCE, PIXELS_AT_ONCE // (width_px * height_px)))
+def pictures_at_once(width_px: int, height_px: int) -> int:
+    """How many photos of a size are encoded together, and how many images are drawn."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (width_px * height_px)))
 
 
 def plan_geometry(

@@ -6,12 +6,13 @@ from typing import Literal
 from dreamspace.config import RunConfig
 from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.config.precision import Precision
-from dreamspace.config.prompt_library import num_library_prompts
-from dreamspace.data.geometry import encoded_at_once
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.estimate.profiles import Format, ModelProfile, PartProfile
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
-StageName = Literal["encoding prompts", "encoding photos", "training", "validating", "saving"]
+StageName = Literal[
+    "encoding prompts", "drawing class images", "encoding photos", "training", "validating", "saving"
+]
 
 BYTES_PER_WEIGHT: dict[Precision, float] = {
     "int8-quanto": 1.0,
@@ -38,6 +39,10 @@ OPTIMIZER_BYTES = {
 
 LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft": 0.5, "boft": 2.0}
 """Weights of an algorithm for those of a LoRA of the same rank, roughly; others have as many as LoRA."""
+
+T5_PARTS = {"sd3": "text_encoder_3", "flux": "text_encoder_2", "deepfloyd": "text_encoder"}
+T5_SHARE_IN_FP32 = 0.21
+"""Of the weights of T5-XXL: the second layer of each feed-forward network."""
 
 FIXED_BYTES: dict[DeviceKind, int] = {"cuda": 700_000_000, "mps": 500_000_000, "cpu": 60_000_000}
 """What the device's runtime takes, such as CUDA's context, and what libraries set up when first used."""
@@ -106,6 +111,8 @@ def estimate_memory(
     }
     if config.validation_disable:
         del peaks["validating"]
+    if config.num_class_images > 0:
+        peaks["drawing class images"] = of_resting * run.base_bytes() + of_passing * run.class_images()
     if device == "cpu":
         # A file is written from a copy in memory, and a process keeps much of what it has once taken.
         written = at_rest + parts["gradients"] + run.written()
@@ -207,6 +214,10 @@ class _Run:
         )
         return everything * min(1.0, share)
 
+    def base_bytes(self) -> float:
+        """Of the denoiser and the VAE that it draws with."""
+        return self.denoiser_bytes() + self.vae_bytes(4 if self.is_full else self.weight_bytes)
+
     def vae_bytes(self, bytes_per_weight: int) -> float:
         """Of its weights."""
         return self.profile.parts[self.profile.vae].total * bytes_per_weight if self.profile.vae else 0
@@ -221,9 +232,7 @@ class _Run:
         passes = max(self._passes(), self._base_prediction() if has_base_predictions else 0)
         gradients = trained * 4
         return {
-            "weights": self.denoiser_bytes()
-            + self.vae_bytes(4 if self.is_full else self.weight_bytes)
-            + base,
+            "weights": self.base_bytes() + base,
             "text encoders": self.text_encoders() if self.trains_text else 0,
             "adapter": adapter,
             "optimizer": trained * OPTIMIZER_BYTES[config.optimizer],
@@ -260,29 +269,45 @@ class _Run:
     def text_encoders(self) -> float:
         """All of them, loaded together."""
         levels = self.config.model_dump()
-        return sum(
+        return self._kept_in_fp32() + sum(
             bytes_of_part(self.profile.parts[name], levels[precision_key(name)], self.weight_bytes)
             for name in self.profile.text_encoders
         )
+
+    def _kept_in_fp32(self) -> float:
+        """What a T5 takes more in fp16, where transformers leaves one of its layers in fp32 and whole."""
+        name = T5_PARTS.get(self.config.model_family)
+        if self.config.mixed_precision != "fp16" or name not in self.profile.parts:
+            return 0
+        part, level = self.profile.parts[name], self.config.model_dump()[precision_key(name)]
+        return T5_SHARE_IN_FP32 * (4 * part.total - bytes_of_part(part, level, self.weight_bytes))
 
     def encoding(self) -> float:
         """Activations of the VAE, which encodes in fp32."""
         if self.profile.vae is None:
             return 0
-        return encoded_at_once(*self.size_px) * self.profile.at(*self.size_px, lambda size: size.encode_bytes)
+        of_one = self.profile.at(*self.size_px, lambda size: size.encode_bytes)
+        return pictures_at_once(*self.size_px) * of_one
 
     def drawing(self) -> float:
-        """Activations of validation images: the denoiser's, or then the VAE's."""
-        prompts = 1 + len(self.config.validation_prompts) + num_library_prompts(self.config)
-        return self._drawing(min(self.config.train_batch_size, prompts * self.config.num_validation_images))
-
-    def _drawing(self, num_images: int) -> float:
+        """Activations of a batch of validation images: the denoiser's, or then the VAE's."""
         sizes = self.config.validation_sizes_px or [self.size_px]
-        size_px = max(sizes, key=lambda size: size[0] * size[1])
-        number_format: Format = "fp32" if self.is_full else self.format
-        passes = 2 if self.config.validation_guidance > 1 else 1  # with and without the prompt, in one batch
+        return max(pictures_at_once(*size_px) * self._drawing(size_px) for size_px in sizes)
+
+    def class_images(self) -> float:
+        """The same of class images, which have the size that the model was made for."""
+        edge = self.profile.native_resolution_px
+        return pictures_at_once(edge, edge) * self._drawing((edge, edge), guidance=2)
+
+    def _drawing(self, size_px: tuple[int, int], guidance: float | None = None) -> float:
+        """Of one image."""
+        guidance = self.config.validation_guidance if guidance is None else guidance
+        passes = 2 if guidance > 1 else 1  # with and without the prompt, in one batch
+        # SDXL's autoencoder is no good in fp16, and its pipeline has it decode in fp32 then.
+        is_upcast = self.config.mixed_precision == "fp16" and self.config.model_family == "sdxl"
+        number_format: Format = "fp32" if self.is_full or is_upcast else self.format
         decoding = self.profile.at(*size_px, lambda size: size.decode_bytes[number_format])
-        return num_images * max(passes * self._forward_bytes(size_px), decoding)
+        return max(passes * self._forward_bytes(size_px), decoding)
 
     def written(self) -> float:
         """Of what is trained, as it is written to a file."""
@@ -294,4 +319,5 @@ class _Run:
 
     def proving(self) -> float:
         """Activations of the one image that it draws."""
-        return self._drawing(1)
+        sizes = self.config.validation_sizes_px or [self.size_px]
+        return max(self._drawing(size_px) for size_px in sizes)

@@ -31,7 +31,7 @@ from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import changes_text, load_into_pipeline, new_adapter
-from dreamspace.models.base import BaseModel, family_of, open_model
+from dreamspace.models.base import BaseModel, base_config, open_model
 from dreamspace.models.family import Conditioning, PictureFamily
 from dreamspace.models.lora import scaled, switched_off
 from dreamspace.models.sampling import SamplingSettings, sampling_size_px, with_pictures
@@ -169,7 +169,7 @@ def _foreign(job_dir: Path, arguments: dict[str, Any]) -> _Subject:
     if weights_file(adapter) is None:
         raise ValueError(f"There is no adapter in {adapter}: it holds no weights. Check the path.")
     words = {"token": arguments.get("token"), "class_word": arguments.get("class_word")}
-    config = RunConfig(pretrained_model_name_or_path=name, model_family=family_of(name), **words)
+    config = base_config(name, words)
     model = open_model(config, cache_of(job_dir))
     datasets = subject_datasets(
         Path(arguments["photos"]), instance_prompt(**words), model.native_resolution_px
@@ -219,9 +219,7 @@ def _loaded(
         pipeline = model.pipeline(model.load_denoiser(), vae, has_text)
         text = TextEncoders(model.family, pipeline) if has_text else None
         adapter = _LoadedAdapter(model, pipeline)
-    painter = Painter(
-        model.family, pipeline, vae, conditioning, negative, settings, config.train_batch_size, text
-    )
+    painter = Painter(model.family, pipeline, vae, conditioning, negative, settings, text)
     return painter, adapter
 
 

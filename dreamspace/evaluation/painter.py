@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.evaluation.plan import Drawing
 from dreamspace.models.device import on_device
 from dreamspace.models.family import Conditioning, Family
@@ -22,7 +23,6 @@ class Painter:
     Attributes:
         pipeline: as the family makes it; its denoiser may be that of a training in progress.
         conditioning: of all prompts and the negative one, as the base model knows them.
-        batch_size: images at once.
         text: text encoders that say prompts anew; None where they are the base model's.
     """
 
@@ -32,7 +32,6 @@ class Painter:
     conditioning: dict[str, Conditioning]
     negative: str
     settings: SamplingSettings
-    batch_size: int
     text: TextEncoders | None = None
 
     def of_base(self, denoiser: nn.Module) -> "Painter":
@@ -53,9 +52,11 @@ class Painter:
         prompts = list(dict.fromkeys([*(drawing.prompt for drawing in drawings), self.negative]))
         rows = told(prompts, self.conditioning, self.text)
         images: list[Image.Image] = []
+        size = (self.settings.width_px, self.settings.height_px)
+        batch_size = pictures_at_once(*size)
         with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
-            for start in range(0, len(drawings), self.batch_size):
-                batch = drawings[start : start + self.batch_size]
+            for start in range(0, len(drawings), batch_size):
+                batch = drawings[start : start + batch_size]
                 found = sample_images(
                     self.family,
                     self.pipeline,
@@ -65,7 +66,6 @@ class Painter:
                     self.settings,
                 )
                 # What is not finite shows nothing, and scores so.
-                size = (self.settings.width_px, self.settings.height_px)
                 images += [image or Image.new("RGB", size) for image in found]
                 if on_drawn is not None and on_drawn(len(images)):
                     return None

@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from dreamspace.config.precision import Precision, alternative, unsupported
 from dreamspace.data.cache import TensorCache, cache_prompts
 from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.models import PIPELINES, load_family
-from dreamspace.models.device import best_device
+from dreamspace.models.device import best_device, usual_precision
 from dreamspace.models.family import Conditioning, Family, PromptVariantFamily
 from dreamspace.models.offloading import offload_blocks
 from dreamspace.models.precision import quantise
@@ -249,6 +249,17 @@ class BaseModel:
                 raise MemoryError(str(error)) from error
             parts = ", ".join(sorted(names - options.keys())) or INDEX_FILE
             raise damaged_model(f"The model in {self.folder} ({parts})", error) from error
+
+
+def base_config(name: str, settings: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of a base model by itself: in 16 bits on a GPU, unless the settings say otherwise.
+
+    Raises:
+        ValueError: if there is no such model, or a setting is wrong.
+    """
+    usual = {"mixed_precision": usual_precision(best_device())}
+    given = {"pretrained_model_name_or_path": name, "model_family": family_of(name), **(settings or {})}
+    return RunConfig(**usual | given)
 
 
 def open_model(

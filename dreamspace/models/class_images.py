@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from dreamspace.config.families import DISTILLED_SAMPLING
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.data.photos import photo_files
 from dreamspace.files import replace_file
 from dreamspace.models.base import BaseModel
-from dreamspace.models.family import PictureFamily
+from dreamspace.models.family import PictureFamily, is_distilled
 from dreamspace.models.previews import Previewer, PreviewSink
 from dreamspace.models.sampling import NOT_FINITE_HINT, SamplingSettings, sample_images
-
-BATCH_SIZE = 4
 
 # Not a run's validation settings: all runs with this model and class share the images.
 NUM_INFERENCE_STEPS = 20
@@ -20,6 +20,15 @@ GUIDANCE_SCALE = 5.0
 
 DRAWN_PREFIX = "zz-drawn-"
 """Begins the name of every drawn image, so that a user's own photos stand before them."""
+
+
+def class_image_settings(model: BaseModel) -> SamplingSettings:
+    """How a base model draws what it understands a word to be: at its own size, and as it was made to."""
+    edge = model.native_resolution_px
+    sampling = (NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
+    if is_distilled(model.family):
+        sampling = DISTILLED_SAMPLING[model.family.name]
+    return SamplingSettings(edge, edge, *sampling)
 
 
 def class_image_names(
@@ -65,8 +74,7 @@ def draw_class_images(
     Raises:
         ValueError: if images are missing and the model draws from pictures alone, or nothing that is finite.
     """
-    edge = model.native_resolution_px
-    settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
+    settings = class_image_settings(model)
     present = {path.name for path in photo_files(folder)}
     num_own = sum(not name.startswith(DRAWN_PREFIX) for name in present)
     num_drawn = max(0, count - num_own)
@@ -86,10 +94,11 @@ def draw_class_images(
     model = replace(model, has_zero_snr=False)
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
     shown = previewer() if previewer else None
-    for start in range(0, len(missing), BATCH_SIZE):
+    batch_size = pictures_at_once(settings.width_px, settings.height_px)
+    for start in range(0, len(missing), batch_size):
         if should_stop():
             break
-        batch = missing[start : start + BATCH_SIZE]
+        batch = missing[start : start + batch_size]
         seeds = [image_seed for _, _, image_seed in batch]
         images = sample_images(
             model.family,

@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,13 @@ def best_device() -> torch.device:
 def device_type(has_cuda: bool, has_mps: bool) -> str:
     """Which of the devices that are there computes."""
     return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+
+
+def usual_precision(device: torch.device) -> Literal["no", "fp16", "bf16"]:
+    """The `mixed_precision` in which a model that is made for 16 bits draws on a device."""
+    if device.type != "cuda":
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def sent(tensor: Tensor, device: torch.device, copy: bool = False) -> Tensor:

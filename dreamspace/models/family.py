@@ -126,8 +126,13 @@ class PromptVariantFamily(Protocol):
 class DistilledFamily(Protocol):
     """What a family has besides, if there are models of it that were distilled to draw in a few steps."""
 
-    distilled_advice: str | None
-    """What to do about it, in a sentence; None where this model was not."""
+    is_distilled: bool
+    """Whether this one was."""
+
+
+def is_distilled(family: Family) -> bool:
+    """Whether this model of a family was distilled to draw in a few steps."""
+    return isinstance(family, DistilledFamily) and family.is_distilled
 
 
 USUAL_PROMPT_TOKENS = 64

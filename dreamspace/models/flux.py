@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor, nn
 
-from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.models.device import sent
@@ -47,7 +46,7 @@ class Flux:
 
     def __init__(self, has_guidance: bool) -> None:
         self.has_guidance = has_guidance
-        self.distilled_advice = None if has_guidance else DISTILLED_ADVICE["flux"]
+        self.is_distilled = not has_guidance
         # What each was trained with. The two have their text encoders in common, but not what these make.
         self.max_prompt_tokens = 512 if has_guidance else 256
         self.prompt_variant = f"{self.max_prompt_tokens} tokens"

@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from torch import Tensor, nn
 
-from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
@@ -56,7 +55,7 @@ class Flux2Klein:
             *("linear_in", "linear_out", "to_qkv_mlp_proj"),
             *(f"single_transformer_blocks.{layer}.attn.to_out" for layer in range(num_single_layers)),
         )
-        self.distilled_advice = DISTILLED_ADVICE["flux2"] if is_distilled else None
+        self.is_distilled = is_distilled
 
     def multiple_px(self, folder: Path) -> int:
         return vae_multiple_px(folder) * PATCH_SIZE

@@ -14,7 +14,7 @@ from dreamspace.jobs.control import consume_control
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.adapters import changes_text, load_into_pipeline
-from dreamspace.models.base import BaseModel, family_of, open_model
+from dreamspace.models.base import BaseModel, base_config, open_model
 from dreamspace.models.family import PictureFamily
 from dreamspace.models.preview_choice import new_previewer
 from dreamspace.models.previews import announced_previews
@@ -116,9 +116,7 @@ def _subject(arguments: dict[str, Any]) -> _Subject:
         adapter = Path(arguments["adapter"]) if arguments.get("adapter") else None
         if adapter is not None and weights_file(adapter) is None:
             raise ValueError(f"There is no adapter in {adapter}: it holds no {WEIGHTS_NAME}. Check the path.")
-        name = arguments["model"]
-        config = RunConfig(pretrained_model_name_or_path=name, model_family=family_of(name))
-        return _Subject(config, adapter, None)
+        return _Subject(base_config(arguments["model"]), adapter, None)
     run_dir, step = Path(arguments["run_dir"]), arguments.get("checkpoint")
     config = RunConfig.load(run_dir / "config.json")
     dataset = subject_dataset(read_datasets(run_dir / "multidatabackend.json"))

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from dreamspace.config import RunConfig
 from dreamspace.jobs.control import consume_control, stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.base import family_of, open_model
-from dreamspace.models.class_images import NUM_INFERENCE_STEPS, draw_class_images
+from dreamspace.models.base import base_config, open_model
+from dreamspace.models.class_images import class_image_settings, draw_class_images
 from dreamspace.models.preview_choice import new_previewer
 from dreamspace.models.previews import PreviewSink, announced_previews
 
@@ -19,15 +18,10 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     The last event's path is the folder's full path, because it lies outside the job's.
 
     Args:
-        arguments: `model`, its `precision`, `prompts` (list), `count`, `seed`, `out` (folder).
+        arguments: `model`, the `model_settings` of the run that it is for, `prompts` (list), `count`, `seed`,
+            `out` (folder).
     """
-    name = arguments["model"]
-    config = RunConfig(
-        pretrained_model_name_or_path=name,
-        model_family=family_of(name),
-        base_model_precision=arguments["precision"],
-    )
-    model = open_model(config, cache_of(job_dir))
+    model = open_model(base_config(arguments["model"], arguments["model_settings"]), cache_of(job_dir))
     out, count = Path(arguments["out"]), arguments["count"]
 
     def on_progress(done: int, total: int) -> None:
@@ -36,7 +30,12 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     def previews(prompts: list[str], first_index: int, seeds: list[int]) -> PreviewSink:
         return announced_previews(
-            events, job_dir, prompts, NUM_INFERENCE_STEPS, seeds=seeds, first_index=first_index
+            events,
+            job_dir,
+            prompts,
+            class_image_settings(model).num_inference_steps,
+            seeds=seeds,
+            first_index=first_index,
         )
 
     done = draw_class_images(

@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline
 from torch import Tensor, nn
 
-from dreamspace.config.families import DISTILLED_ADVICE
 from dreamspace.config.sections import ModelSettings
 from dreamspace.data.geometry import PhotoGeometry
 from dreamspace.files import read_json
@@ -56,7 +55,7 @@ class ZImage:
     noise_times = (1.0, 0.0)
 
     def __init__(self, is_distilled: bool) -> None:
-        self.distilled_advice = DISTILLED_ADVICE["z_image"] if is_distilled else None
+        self.is_distilled = is_distilled
 
     def multiple_px(self, folder: Path) -> int:
         return vae_multiple_px(folder) * PATCH_SIZE

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreamspace.config import RunConfig
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.files import replace_file
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.base import BaseModel, family_of, open_model
-from dreamspace.models.class_images import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
+from dreamspace.models.base import BaseModel, base_config, open_model
+from dreamspace.models.class_images import class_image_settings
 from dreamspace.models.family import PictureFamily
-from dreamspace.models.sampling import SamplingSettings, sample_images
+from dreamspace.models.sampling import NOT_FINITE_HINT, sample_images
 
 SEEDS = (0, 1, 2, 3)
 PICTURES_FOLDER = "images"
@@ -27,8 +27,7 @@ def base_model(name: str, job_dir: Path) -> BaseModel:
     Raises:
         ValueError: if there is no such model.
     """
-    config = RunConfig(pretrained_model_name_or_path=name, model_family=family_of(name))
-    return open_model(config, cache_of(job_dir))
+    return open_model(base_config(name), cache_of(job_dir))
 
 
 def draw_each(
@@ -43,15 +42,15 @@ def draw_each(
     folder.
 
     Raises:
-        ValueError: if the model draws from pictures alone.
+        ValueError: if the model draws from pictures alone, or what is not finite.
     """
     if isinstance(model.family, PictureFamily):
         raise ValueError(
             f"{model.name} upscales or refines pictures and draws none of a prompt. Leave out --probe, or "
             "name the model that draws for it."
         )
-    edge = model.native_resolution_px
-    settings = SamplingSettings(edge, edge, NUM_INFERENCE_STEPS, GUIDANCE_SCALE)
+    settings = class_image_settings(model)
+    batch_size = pictures_at_once(settings.width_px, settings.height_px)
     conditioning = model.encode_prompts([*prompts, ""])
     model = replace(model, has_zero_snr=False)  # its own noise schedule
     pipeline = model.pipeline(model.load_denoiser(), model.load_vae(model.denoiser_dtype))
@@ -61,8 +60,15 @@ def draw_each(
             return None
         events.write("stage", name="probing", message=f"Drawing '{prompt}' ({number + 1} of {len(prompts)}).")
         events.write("progress", step=number, num_steps=len(prompts))
-        rows = [conditioning[prompt]] * len(SEEDS)
-        images = sample_images(model.family, pipeline, rows, conditioning[""], list(SEEDS), settings)
+        images: list[Image.Image | None] = []
+        for start in range(0, len(SEEDS), batch_size):
+            seeds = list(SEEDS[start : start + batch_size])
+            rows = [conditioning[prompt]] * len(seeds)
+            images += sample_images(model.family, pipeline, rows, conditioning[""], seeds, settings)
+        if None in images:
+            raise ValueError(
+                f"{model.name} draws numbers that are not finite for '{prompt}'. {NOT_FINITE_HINT}"
+            )
         drawn[prompt] = []
         for seed, image in zip(SEEDS, images, strict=True):
             name = re.sub(r"[^\w-]+", "-", prompt)[:60]

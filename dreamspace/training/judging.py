@@ -116,7 +116,6 @@ class Judging:
             conditioning,
             negative,
             validator.settings,
-            self.config.train_batch_size,
             validator.text,
         )
         evaluation = Evaluation(

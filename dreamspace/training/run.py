@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
-from dreamspace.config.families import FEW_STEP_WARNING
+from dreamspace.config.families import FEW_STEP_WARNING, few_step_advice
 from dreamspace.data.plan import StepPlan
 from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.evaluation.plan import evaluation_plan
@@ -17,7 +17,7 @@ from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
 from dreamspace.models.base import BaseModel, open_model
-from dreamspace.models.family import DistilledFamily
+from dreamspace.models.family import is_distilled
 from dreamspace.models.text import trained_text
 from dreamspace.run_folder import adapter_folder, checkpoint_folder
 from dreamspace.training.checkpoints import (
@@ -98,8 +98,9 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
     schedule, settings = check_run(config, datasets, model)
     if accelerator.is_main_process:
         remove_unfinished(job_dir)
-    if isinstance(model.family, DistilledFamily) and model.family.distilled_advice is not None:
-        events.write("warning", message=FEW_STEP_WARNING, hint=model.family.distilled_advice)
+    if is_distilled(model.family):
+        drawn = config.validation_num_inference_steps, config.validation_guidance
+        events.write("warning", message=FEW_STEP_WARNING, hint=few_step_advice(model.family.name, *drawn))
     text = trained_text(config, model)
     found = prepared(config, datasets, model, accelerator, job_dir, events, text)
     if found is None:

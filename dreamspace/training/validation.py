@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from dreamspace.config import MAX_SEED, RunConfig
+from dreamspace.data.geometry import pictures_at_once
 from dreamspace.data.samples import Sample
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EventWriter
@@ -99,9 +100,9 @@ class Validator:
             should_stop: asked before each batch; what is drawn stays.
         """
         validator = replace(self, text=None) if weights == "base" else self
-        first_index, batch_size = 0, self.config.train_batch_size
+        first_index = 0
         for size, of_size in itertools.groupby(self.shots, key=lambda shot: shot.size_px):
-            shots = list(of_size)
+            shots, batch_size = list(of_size), pictures_at_once(*size)
             for start in range(0, len(shots), batch_size):
                 if should_stop():
                     return

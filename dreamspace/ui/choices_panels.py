@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dreamspace.config import RunConfig, instance_prompt, load_preset
-from dreamspace.config.families import FEW_STEP_WARNING, distilled_advice
+from dreamspace.config.families import DISTILLED_ADVICE, FEW_STEP_WARNING, distilled_family
 from dreamspace.data.lint import lint_run
 from dreamspace.estimate.hardware import PRICES_DATE
 from dreamspace.mini.world import CLASSES
@@ -139,7 +139,8 @@ def _models(config: RunConfig, forecast: Forecaster) -> Markup:
 
     mini, families = model_families(config, need)
     model = config.pretrained_model_name_or_path
-    advice = distilled_advice(model)
+    of_few_steps = distilled_family(model)
+    advice = DISTILLED_ADVICE[of_few_steps] if of_few_steps else None
     distilled = {"warning": FEW_STEP_WARNING, "advice": advice} if advice else None
     is_listed = mini.is_chosen or any(family.is_chosen for family in families)
     own = "" if is_listed else model

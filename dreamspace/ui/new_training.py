@@ -16,7 +16,7 @@ from dreamspace.config import (
     list_presets,
     load_preset,
 )
-from dreamspace.config.families import FLAVOURS
+from dreamspace.config.families import DISTILLED_SAMPLING, FLAVOURS, distilled_family
 from dreamspace.data.captions import fill_captions
 from dreamspace.data.photos import photo_files
 from dreamspace.jobs.launcher import submit
@@ -320,4 +320,7 @@ def with_model(config: RunConfig, model: str) -> RunConfig:
         "model_flavour": flavour,
         "pretrained_model_name_or_path": FLAVOURS[family][flavour],
     }
+    if distilled_family(FLAVOURS[family][flavour]):
+        names = ("validation_num_inference_steps", "validation_guidance")
+        changes |= dict(zip(names, DISTILLED_SAMPLING[family], strict=True))
     return config.model_copy(update=changes)

@@ -10,6 +10,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from dreamspace.config import class_prompt, load_preset, prior_of
+from dreamspace.config.sections import BASE_MODEL_SETTINGS
 from dreamspace.data.photos import import_photos
 from dreamspace.jobs.launcher import stop
 from dreamspace.jobs.new_run import writable_folder
@@ -191,7 +192,7 @@ def _draw(page: Page, form: Form) -> None:
         raise ValueError("These class images are being drawn already.")
     arguments = {
         "model": form.model,
-        "precision": config.base_model_precision,
+        "model_settings": config.model_dump(include=set(BASE_MODEL_SETTINGS)),
         "prompts": form.prompts,
         "count": config.num_class_images,
         "seed": 0,  # as a training draws them

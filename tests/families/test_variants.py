@@ -57,8 +57,8 @@ def test_folder_says_whether_the_model_was_distilled(
     distilled = opened(family, build_distilled(tmp_path / "distilled"), tmp_path / "cache").family
     assert isinstance(base, DistilledFamily)
     assert isinstance(distilled, DistilledFamily)
-    assert base.distilled_advice is None
-    assert "use the adapter on" in distilled.distilled_advice
+    assert not base.is_distilled
+    assert distilled.is_distilled
 
 
 def test_zero_terminal_snr_is_drawn_by_as_it_is_trained(tmp_path: Path) -> None:

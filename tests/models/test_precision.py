@@ -453,7 +453,8 @@ def test_prior_job_draws_the_class_images_of_a_run_with_its_precision(
     job_dir, out = tmp_path / "jobs" / "prior", tmp_path / "out"
     job_dir.mkdir(parents=True)
     arguments = {"model": str(base), "prompts": ["a dog"], "count": 2, "seed": 0, "out": str(out)}
-    prior(job_dir, arguments | {"precision": "int4-torchao"}, EventWriter(job_dir))
+    settings = {"base_model_precision": "int4-torchao"}
+    prior(job_dir, arguments | {"model_settings": settings}, EventWriter(job_dir))
     drawn = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def progress(model: BaseModel) -> list[Any]:

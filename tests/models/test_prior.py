@@ -96,7 +96,7 @@ def test_prior_job_ends_with_done_or_stopped(tiny_model: Path, tmp_path: Path) -
     job_dir.mkdir()
     arguments = {
         "model": str(tiny_model),
-        "precision": "no_change",
+        "model_settings": {},
         "prompts": PROMPTS,
         "count": 2,
         "seed": 0,

@@ -11,6 +11,7 @@ from tiny_runs import assert_refused
 from dreamspace.jobs.control import request
 from dreamspace.jobs.events import EVENTS_FILE, EventWriter, read_events
 from dreamspace.mini.subjects import write_photos
+from dreamspace.models import class_images
 from dreamspace.prompts import drawing
 from dreamspace.prompts.lookalikes_job import lookalikes
 from dreamspace.prompts.names import bundled_names
@@ -30,7 +31,7 @@ def photos_of_biscuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few and rough pictures."""
-    monkeypatch.setattr(drawing, "NUM_INFERENCE_STEPS", 2)
+    monkeypatch.setattr(class_images, "NUM_INFERENCE_STEPS", 2)
     monkeypatch.setattr(drawing, "SEEDS", (0, 1))
     monkeypatch.setattr("dreamspace.prompts.tokens_job.NUM_PROBED", 1)
     monkeypatch.setattr("dreamspace.prompts.lookalikes_job.NUM_PROBED", 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dreamspace.config import RunConfig, load_datasets, load_preset, parse_run_config
-from dreamspace.config.families import FLAVOURS, distilled_advice
+from dreamspace.config.families import FLAVOURS, distilled_family
 from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import forecast, new_training, options
@@ -159,7 +159,7 @@ def test_a_distilled_model_is_warned_of(workspace: Workspace) -> None:
     assert "was distilled to draw in a few steps" in shown
     assert "Train on FLUX.1-dev" in shown
     assert "distilled" not in describe(page, form())[1]
-    assert distilled_advice(FLAVOURS["flux"]["dev"]) is None
+    assert distilled_family(FLAVOURS["flux"]["dev"]) is None
 
 
 PAIR = {

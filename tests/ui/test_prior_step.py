@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dreamspace.config import load_datasets, save_datasets
+from dreamspace.config.sections import BASE_MODEL_SETTINGS
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.job import Job, ProcessRecord
 from dreamspace.jobs.new_run import prior_folder
@@ -64,10 +65,12 @@ def test_class_images_are_drawn_into_the_folder_that_the_training_reads(
         prior_folder(workspace, "mini", "dog", ["a dog", "two dogs"]),
     ]
     same = {"model": "mini", "seed": 0}
-    plain, own = {"precision": "no_change"}, {"precision": "int8-quanto"}
+    levels = [arguments.pop("model_settings") for _, _, _, arguments in started]
+    assert [each["base_model_precision"] for each in levels] == ["no_change", "int8-quanto"]
+    assert all(each.keys() == set(BASE_MODEL_SETTINGS) for each in levels)
     assert [arguments for _, _, _, arguments in started] == [
-        same | plain | {"prompts": ["a photo of a dog"], "count": 24, "out": str(folders[0])},
-        same | own | {"prompts": ["a dog", "two dogs"], "count": 10, "out": str(folders[1])},
+        same | {"prompts": ["a photo of a dog"], "count": 24, "out": str(folders[0])},
+        same | {"prompts": ["a dog", "two dogs"], "count": 10, "out": str(folders[1])},
     ]
     assert folders[0] != folders[1]
 
