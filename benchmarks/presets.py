@@ -15,8 +15,9 @@ from typing import Any
 from dreamspace.config import parse_run_config
 from dreamspace.config.presets import PRESETS_DIR
 from dreamspace.estimate.fit import USABLE
-from dreamspace.estimate.memory import estimate_memory, precision_key
+from dreamspace.estimate.memory import estimate_memory
 from dreamspace.estimate.profiles import known_profile
+from dreamspace.estimate.weights import precision_key
 
 GPUS = {
     8: "RTX 3070 or 4060",
@@ -170,7 +171,9 @@ def preset(kind: Kind, size_gb: int) -> dict[str, Any] | None:
                 large = [name for name in profile.text_encoders if profile.parts[name].total > LARGE_ENCODER]
                 encoders = {precision_key(name): level for name in large}
                 config = parse_run_config(settings | encoders)
-            memory = estimate_memory(config, profile, (resolution, resolution))
+            # With a prior, too, whose class images are as large as the model draws.
+            with_prior = config.model_copy(update={"num_class_images": 24})
+            memory = estimate_memory(with_prior, profile, (resolution, resolution))
             if memory.peak <= USABLE * size_gb * 1e9:
                 own = {key: value for key, value in rung.items() if value not in ("no_change", False)}
                 return {

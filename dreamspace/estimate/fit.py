@@ -6,14 +6,18 @@ from typing import Any
 
 from dreamspace.config import RunConfig, parse_run_config
 from dreamspace.estimate.hardware import Hardware
-from dreamspace.estimate.memory import MemoryEstimate, estimate_memory, precision_key
+from dreamspace.estimate.memory import MemoryEstimate, estimate_memory
 from dreamspace.estimate.profiles import ModelProfile
+from dreamspace.estimate.weights import offloaded_bytes, precision_key
 
 USABLE = 0.95
 """Of the memory that is free: the rest is the estimate's own error and what else wakes up meanwhile."""
 
 SURELY = 0.7
 """So much of an estimate is certain; where not even that is there, a run is refused."""
+
+HOST_BYTES = 4_000_000_000
+"""That a training takes of the machine's own memory, with the app and the system beside it."""
 
 HALVES = (3 / 4, 1 / 2)
 """Shares of the resolution that are tried."""
@@ -45,7 +49,14 @@ class Situation:
 
     @property
     def fits(self) -> bool:
-        return self.memory.peak <= USABLE * self.hardware.free_bytes
+        return self.memory.peak <= USABLE * self.hardware.free_bytes and self._host_holds_the_rest
+
+    @property
+    def _host_holds_the_rest(self) -> bool:
+        """Whether the machine's own memory holds the blocks that group offloading keeps there."""
+        if not self.config.enable_group_offload or self.hardware.device == "cpu":
+            return True
+        return offloaded_bytes(self.config, self.profile) + HOST_BYTES <= self.hardware.host_bytes
 
     @property
     def surely_too_large(self) -> bool:

@@ -1,5 +1,6 @@
 """What can be trained on: the hardware of Hugging Face Spaces with its price, and this machine."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,10 @@ def container_memory(total: int, available: int, root: Path = Path("/sys/fs/cgro
 
 def _nvidia_smi() -> str:
     query = "--query-gpu=name,memory.total,memory.free"
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
     try:
         return subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            ["nvidia-smi", query, "--format=csv,noheader,nounits", *([f"--id={first}"] if first else [])],
             capture_output=True,
             text=True,
             check=True,
@@ -163,7 +165,7 @@ def _nvidia_smi() -> str:
 
 
 def _gpu() -> tuple[str, int, int] | None:
-    """Name, total and free bytes of the first GPU."""
+    """Name, total and free bytes of the first GPU, or of the first that CUDA is told to see."""
     return parse_nvidia_smi(_nvidia_smi())
 
 

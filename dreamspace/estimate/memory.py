@@ -4,41 +4,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dreamspace.config import RunConfig
-from dreamspace.config.lycoris import LycorisConfig
-from dreamspace.config.precision import Precision
 from dreamspace.data.geometry import pictures_at_once
 from dreamspace.estimate.profiles import Format, ModelProfile, PartProfile
+from dreamspace.estimate.weights import (
+    OPTIMIZER_BYTES,
+    bytes_of_part,
+    num_trained,
+    number_format,
+    precision_key,
+)
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 StageName = Literal[
     "encoding prompts", "drawing class images", "encoding photos", "training", "validating", "saving"
 ]
-
-BYTES_PER_WEIGHT: dict[Precision, float] = {
-    "int8-quanto": 1.0,
-    "fp8-quanto": 1.0,
-    "int8-torchao": 1.0,
-    "fp8-torchao": 1.0,
-    "int4-quanto": 0.5 + 4 / 32,  # A scale and a shift of 16 bits for each 32 weights.
-    "int2-quanto": 0.25 + 4 / 32,
-    "int4-torchao": 0.5 + 3 / 32,
-    "nf4-bnb": 0.5 + 4 / 64,
-}
-"""Of the weights that a level quantises; the others keep the run's format."""
-
-OPTIMIZER_BYTES = {
-    "adamw": 8.0,
-    "adamw_bf16": 4.0,
-    "bnb-adamw8bit": 2.0 + 8 / 256,
-    "lion": 4.0,
-    "adafactor": 0.5,
-    "prodigy": 16.0,
-    "adamw_schedulefree": 8.0,
-}
-"""What an optimizer keeps for each weight that is trained."""
-
-LYCORIS_SHARE = {"loha": 2.0, "lokr": 0.15, "ia3": 0.05, "glora": 2.0, "diag-oft": 0.5, "boft": 2.0}
-"""Weights of an algorithm for those of a LoRA of the same rank, roughly; others have as many as LoRA."""
 
 T5_PARTS = {"sd3": "text_encoder_3", "flux": "text_encoder_2", "deepfloyd": "text_encoder"}
 T5_SHARE_IN_FP32 = 0.21
@@ -122,47 +101,6 @@ def estimate_memory(
     return MemoryEstimate(
         {name: round(value) for name, value in parts.items()} | {"runtime": fixed},
         {stage: round(value) + fixed for stage, value in peaks.items()},
-    )
-
-
-def number_format(config: RunConfig) -> Format:
-    """The numbers that a run computes in."""
-    return "fp32" if config.mixed_precision == "no" else "bf16"
-
-
-def num_trained(config: RunConfig, profile: ModelProfile) -> int:
-    """How many weights a run trains of the denoiser; of LyCORIS, roughly."""
-    if config.model_type == "full":
-        return profile.parts[profile.denoiser].total
-    if config.model_type == "textual_inversion":
-        return 0
-    if config.lora_type in ("loha", "lokr"):
-        return round(profile.adapter_per_rank * config.lora_rank * LYCORIS_SHARE[config.lora_type])
-    if config.lora_type == "standard":
-        magnitudes = profile.adapter_outputs if config.use_dora else 0
-        return profile.adapter_per_rank * config.lora_rank + magnitudes
-    settings = config.lycoris_config or LycorisConfig()
-    if settings.algo == "full":
-        return profile.parts[profile.denoiser].linear
-    return round(profile.adapter_per_rank * settings.linear_dim * LYCORIS_SHARE.get(settings.algo, 1.0))
-
-
-def precision_key(text_encoder: str) -> str:
-    """The setting of a text encoder's precision."""
-    return f"text_encoder_{text_encoder.removeprefix('text_encoder').removeprefix('_') or '1'}_precision"
-
-
-def bytes_of_part(part: PartProfile, precision: Precision, bytes_per_weight: int) -> float:
-    """A part's weights.
-
-    Args:
-        bytes_per_weight: of those that are not quantised.
-    """
-    if precision == "no_change":
-        return (part.total + part.buffers) * bytes_per_weight
-    quantised = part.linear + (part.convolution if precision.endswith("quanto") else 0)
-    return (
-        quantised * BYTES_PER_WEIGHT[precision] + (part.total + part.buffers - quantised) * bytes_per_weight
     )
 
 
@@ -276,7 +214,7 @@ class _Run:
 
     def _kept_in_fp32(self) -> float:
         """What a T5 takes more in fp16, where transformers leaves one of its layers in fp32 and whole."""
-        name = T5_PARTS.get(self.config.model_family)
+        name = T5_PARTS.get(self.profile.family)
         if self.config.mixed_precision != "fp16" or name not in self.profile.parts:
             return 0
         part, level = self.profile.parts[name], self.config.model_dump()[precision_key(name)]
@@ -304,7 +242,7 @@ class _Run:
         guidance = self.config.validation_guidance if guidance is None else guidance
         passes = 2 if guidance > 1 else 1  # with and without the prompt, in one batch
         # SDXL's autoencoder is no good in fp16, and its pipeline has it decode in fp32 then.
-        is_upcast = self.config.mixed_precision == "fp16" and self.config.model_family == "sdxl"
+        is_upcast = self.config.mixed_precision == "fp16" and self.profile.family == "sdxl"
         number_format: Format = "fp32" if self.is_full or is_upcast else self.format
         decoding = self.profile.at(*size_px, lambda size: size.decode_bytes[number_format])
         return max(passes * self._forward_bytes(size_px), decoding)

@@ -16,6 +16,15 @@ from safetensors.numpy import load_file, save
 from dreamspace.config import DatasetConfig, RunConfig, is_hub_id, subject_dataset, subject_prompt
 from dreamspace.hub.architecture import architecture
 
+_VERSIONS = {
+    "stable-diffusion-v1": "sd_v1",
+    "stable-diffusion-xl-v1-base": "sdxl_base_v1-0",
+    "stable-diffusion-xl-v1-refiner": "sdxl_refiner_v1-0",
+    "flux-1-dev": "flux1",
+    "flux-1-schnell": "flux1",
+}
+"""kohya's own names of base models, by their architecture."""
+
 _PARTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 Weights = dict[str, np.ndarray]
@@ -51,10 +60,22 @@ def kohya_file(file: Path, config: RunConfig, datasets: list[DatasetConfig]) -> 
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alpha),
-        "ss_base_model_version": config.model_family,
+        **_version(architecture(config)),
         "ss_sd_model_name": base if base == "mini" or is_hub_id(base) else "",
     }
     return save(weights, metadata)
+
+
+def _version(model: str) -> dict[str, str]:
+    """What A1111 tells by whether a file is for the model at hand; it does not list the others.
+
+    Args:
+        model: its `modelspec.architecture`.
+    """
+    if model.startswith("stable-diffusion-v2"):
+        is_v = model.endswith("-v")
+        return {"ss_base_model_version": "sd_v2_v" if is_v else "sd_v2", "ss_v2": "True"}
+    return {"ss_base_model_version": _VERSIONS.get(model, model)}
 
 
 def _kohya_names(weights: Weights, alpha: float) -> Weights:

@@ -3,8 +3,9 @@
 import pytest
 
 from dreamspace.config import RunConfig
-from dreamspace.estimate.memory import estimate_memory, num_trained
+from dreamspace.estimate.memory import estimate_memory
 from dreamspace.estimate.profiles import ModelProfile, known_profile, shipped_profiles
+from dreamspace.estimate.weights import num_trained
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SD = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -122,6 +123,47 @@ def test_text_encoders_that_are_trained_stay_and_are_there_twice_at_the_end() ->
     assert before.parts["text encoders"] == 0
     assert after.parts["text encoders"] == pytest.approx(encoders, rel=0.01)
     assert after.peaks["saving"] - before.peaks["saving"] == pytest.approx(2 * encoders, rel=0.01)
+
+
+def test_pictures_are_drawn_as_many_at_once_as_one_of_1024_px_fills_whatever_is_trained() -> None:
+    config = run(SDXL, gradient_checkpointing=True, num_class_images=24)
+    profile = known_profile(config)
+
+    def peaks(edge_px: int, **settings: object) -> dict[str, int]:
+        return estimate_memory(config.model_copy(update=settings), profile, (edge_px, edge_px)).peaks
+
+    assert peaks(1024, train_batch_size=4)["validating"] == peaks(1024)["validating"]
+    assert peaks(512)["validating"] == pytest.approx(peaks(1024)["validating"], rel=0.05)
+    assert peaks(512)["drawing class images"] == peaks(1024)["drawing class images"], (
+        "at the model's own size"
+    )
+    assert "drawing class images" not in peaks(1024, num_class_images=0)
+
+
+def test_fp16_takes_more_where_parts_stay_in_fp32() -> None:
+    xl = run(SDXL, gradient_checkpointing=True)
+    flux = run("black-forest-labs/FLUX.1-dev", model_family="flux", gradient_checkpointing=True)
+    for config, stage in ((xl, "validating"), (flux, "encoding prompts")):
+        of_bf16, of_fp16 = (
+            estimate_memory(
+                config.model_copy(update={"mixed_precision": number_format}),
+                known_profile(config),
+                (1024, 1024),
+            )
+            for number_format in ("bf16", "fp16")
+        )
+        assert of_fp16.peaks[stage] > of_bf16.peaks[stage] + 1_500_000_000
+        assert of_fp16.peaks["training"] == of_bf16.peaks["training"]
+
+
+def test_lokr_of_a_rank_beyond_its_matrices_has_whole_ones() -> None:
+    def of_lokr(**settings: object) -> int:
+        config = run(SDXL, lora_type="lycoris", lycoris_config={"algo": "lokr", **settings})
+        return num_trained(config, known_profile(config))
+
+    assert of_lokr(linear_dim=10_000, factor=16) == of_lokr(full_matrix=True, factor=16)
+    assert of_lokr(linear_dim=10_000, factor=16) < 12_000_000
+    assert of_lokr(linear_dim=4) < of_lokr(linear_dim=10_000)
 
 
 def test_a_word_alone_trains_nothing_of_the_denoiser() -> None:

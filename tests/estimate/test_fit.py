@@ -76,6 +76,22 @@ def test_where_no_single_change_is_enough_few_are_taken_together() -> None:
     assert after(found, situation) <= 0.95 * situation.hardware.free_bytes / 1e9
 
 
+def test_blocks_are_not_put_where_the_machine_itself_has_no_room() -> None:
+    config = RunConfig(
+        pretrained_model_name_or_path="black-forest-labs/FLUX.1-dev",
+        model_family="flux",
+        mixed_precision="bf16",
+        gradient_checkpointing=True,
+        enable_group_offload=True,
+    )
+
+    def fits(space: str) -> bool:
+        return Situation(config, known_profile(config), (512, 512), SPACES[space]).fits
+
+    assert not fits("a10g-small"), "24 GB of blocks in 15 GB"
+    assert fits("a10g-large")
+
+
 def test_where_nothing_is_enough_nothing_is_named() -> None:
     assert cheapest_change(on(0.5)) is None
     assert on(0.5).surely_too_large

@@ -1,5 +1,6 @@
 """What there is to train on."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,21 @@ def test_the_gpu_is_what_nvidia_smi_lists_first() -> None:
     assert parse_nvidia_smi(answer) == ("NVIDIA L40S", 46068 << 20, 45000 << 20)
     assert parse_nvidia_smi("") is None
     assert parse_nvidia_smi("No devices were found\n") is None
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [(None, "zero"), ("1,0", "one"), ("GPU-1f", "one")])
+def test_the_gpu_is_the_one_that_cuda_sees_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, gpu: str
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    answer = 'case "$*" in *--id=1* | *--id=GPU-1f*) echo "one, 10, 5";; *) echo "zero, 9, 4";; esac'
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert this_machine().gpu == gpu
 
 
 def test_a_gpu_is_known_by_the_longest_match_of_its_name() -> None:

@@ -418,6 +418,9 @@ def test_file_for_other_programs_loads_in_stock_diffusers_and_draws_the_same(
         metadata, names = opened_file.metadata(), set(opened_file.keys())
     assert metadata["modelspec.architecture"] == f"{opened.case.architecture}/lora"
     assert metadata["modelspec.trigger_phrase"] == PROMPT
+    # By these A1111 lists a file for SDXL and for Stable Diffusion 2 alone.
+    assert metadata["ss_base_model_version"].startswith("sdxl_") == (opened.case.family == "sdxl")
+    assert (metadata.get("ss_v2") == "True") == (opened.case.family == "sd2x")
     assert not any(value.startswith(("/", "~")) for value in metadata.values()), "no path of this machine"
     prefix = {"unet": "lora_unet_", "transformer": "transformer."}[opened.model.family.denoiser_part]
     assert all(name.startswith(prefix) for name in names)

@@ -98,6 +98,7 @@ def test_kohya_file_has_the_names_and_facts_that_other_programs_read(run_of: Any
     assert metadata["ss_network_dim"] == "4"
     assert metadata["ss_network_alpha"].rstrip("0").rstrip(".") == "2"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert metadata["ss_base_model_version"] == "sd_v1"
     assert metadata["modelspec.trigger_phrase"] == INSTANCE_PROMPT
     assert metadata["modelspec.resolution"] == "64x64"
     assert "/" not in json.dumps(list(metadata.values())).replace("/lora", ""), "no path of this machine"
