@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
     "learning_rate": 0.1,
     "validation_step_interval": 2,
     "validation_num_inference_steps": 2,
-    "validation_prompts": [],
+    "validation_prompts": ["a dog", "a cat", "a house"],
     "evaluation_type": "none",
     "evaluate_checkpoints": False,
     "mixed_precision": "no",

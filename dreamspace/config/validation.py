@@ -61,8 +61,8 @@ class ValidationSettings(Section):
     validation_guidance: float = Field(
         5.0,
         ge=0,
-        description="How strictly a validation image follows its prompt; 1 is without guidance, for Z-Image 0, "
-        "unless the model is told the number itself, as FLUX.1 dev is.",
+        description="How strictly a validation image follows its prompt; 1 is without guidance, or 0 for "
+        "Z-Image, unless the model is told the number itself, as FLUX.1 dev is.",
     )
     validation_resolution: Text | None = Field(
         None,

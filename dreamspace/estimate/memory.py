@@ -13,6 +13,7 @@ from dreamspace.estimate.weights import (
     number_format,
     precision_key,
 )
+from dreamspace.jobs.new_run import num_prompts
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 StageName = Literal[
@@ -229,8 +230,10 @@ class _Run:
 
     def drawing(self) -> float:
         """Activations of a batch of validation images: the denoiser's, or then the VAE's."""
-        sizes = self.config.validation_sizes_px or [self.size_px]
-        return max(pictures_at_once(*size_px) * self._drawing(size_px) for size_px in sizes)
+        config = self.config
+        num_images = num_prompts(config) * config.num_validation_images
+        sizes = config.validation_sizes_px or [self.size_px]
+        return max(min(num_images, pictures_at_once(*size_px)) * self._drawing(size_px) for size_px in sizes)
 
     def class_images(self) -> float:
         """The same of class images, which have the size that the model was made for."""

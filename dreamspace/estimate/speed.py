@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dreamspace.config import DatasetConfig, Prior, RunConfig, prior_of
-from dreamspace.config.prompt_library import num_library_prompts
 from dreamspace.config.rollout import rollout_probability
 from dreamspace.config.sections import MAX_STEPS
 from dreamspace.data.plan import balancing_repeats
@@ -16,7 +15,7 @@ from dreamspace.estimate.hardware import Hardware
 from dreamspace.estimate.profiles import ModelProfile
 from dreamspace.evaluation.plan import num_drawings
 from dreamspace.jobs.events import Event
-from dreamspace.jobs.new_run import NEW_SCENES
+from dreamspace.jobs.new_run import num_prompts
 
 FORWARD_COST = 0.36
 """What a forward pass without gradients costs, as a share of a trained row; benchmarks/step_time.py."""
@@ -222,8 +221,7 @@ def estimate_time(
     per_step = plain_step * row_cost(config, prior, share)
     per_image = config.validation_num_inference_steps * speed.seconds_per_denoising_step
     per_class_image = CLASS_IMAGE_STEPS * speed.seconds_per_denoising_step
-    prompts = 1 + len(config.validation_prompts or (*NEW_SCENES, "the class")) + num_library_prompts(config)
-    num_shots = prompts * config.num_validation_images * max(1, len(config.validation_sizes_px))
+    num_shots = num_prompts(config) * config.num_validation_images * max(1, len(config.validation_sizes_px))
     rounds = 1
     if not speed.is_measured:  # A measured speed has the images between the steps in it.
         # Those of validation_epoch_interval are not in it: only the photos tell how long an epoch is.

@@ -19,7 +19,7 @@ from dreamspace.config import (
 )
 from dreamspace.config import class_prompt as class_prompt_of
 from dreamspace.config import instance_prompt as instance_prompt_of
-from dreamspace.config.prompt_library import LIBRARIES, library_prompts
+from dreamspace.config.prompt_library import LIBRARIES, library_prompts, num_library_prompts
 from dreamspace.data.held_out import held_out_files
 from dreamspace.data.photos import list_photos
 from dreamspace.data.plan import balancing_repeats
@@ -32,6 +32,12 @@ from dreamspace.run_folder import WEIGHTS_NAME
 
 NEW_SCENES = ("under water", "in the desert")
 """Scenes that validation asks for: few people photograph their subject there."""
+
+
+def num_prompts(config: RunConfig) -> int:
+    """That validation draws in a run of this configuration, which is given some where it names none."""
+    made = (*NEW_SCENES, "the class")
+    return 1 + len(config.validation_prompts or made) + num_library_prompts(config)
 
 
 def write_run(
