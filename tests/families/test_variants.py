@@ -10,8 +10,9 @@ from PIL import Image
 from tiny_models import build_stable_diffusion
 
 from dreamspace.config import RunConfig
-from dreamspace.config.families import FamilyName
+from dreamspace.config.families import DISTILLED_SAMPLING, FamilyName
 from dreamspace.models.base import BaseModel, open_model
+from dreamspace.models.class_images import class_image_settings
 from dreamspace.models.family import DistilledFamily
 from dreamspace.models.sampling import SamplingSettings, sample_images
 from dreamspace.training.proof import grey_levels_apart
@@ -59,6 +60,9 @@ def test_folder_says_whether_the_model_was_distilled(
     assert isinstance(distilled, DistilledFamily)
     assert not base.is_distilled
     assert distilled.is_distilled
+    drawn = class_image_settings(opened(family, tmp_path / "distilled", tmp_path / "cache"))
+    assert (drawn.num_inference_steps, drawn.guidance_scale) == DISTILLED_SAMPLING[family]
+    assert class_image_settings(opened(family, tmp_path / "base", tmp_path / "cache")).guidance_scale == 5
 
 
 def test_zero_terminal_snr_is_drawn_by_as_it_is_trained(tmp_path: Path) -> None:

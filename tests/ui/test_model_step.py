@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dreamspace.config import RunConfig, load_datasets, load_preset, parse_run_config
-from dreamspace.config.families import FLAVOURS, distilled_family
+from dreamspace.config.families import FLAVOURS, distilled_family, few_step_advice
 from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import forecast, new_training, options
@@ -17,7 +17,7 @@ from dreamspace.ui.history import Histories
 from dreamspace.ui.import_panel import read_upload, report_of, taken
 from dreamspace.ui.library import edge_px
 from dreamspace.ui.model_words import FAMILIES, MODELS, model_title
-from dreamspace.ui.new_training import all_presets, shown_resolution, start_run
+from dreamspace.ui.new_training import LARGE, all_presets, shown_resolution, start_run, with_model
 from dreamspace.ui.options import Need, adapter_options, precision_options, preset_options
 from dreamspace.ui.page import Page, View
 from dreamspace.ui.settings_step import chosen
@@ -160,6 +160,13 @@ def test_a_distilled_model_is_warned_of(workspace: Workspace) -> None:
     assert "Train on FLUX.1-dev" in shown
     assert "distilled" not in describe(page, form())[1]
     assert distilled_family(FLAVOURS["flux"]["dev"]) is None
+    drawn = [with_model(LARGE, model) for model in ("z_image/turbo", "flux/schnell", "z_image/base")]
+    assert [config.validation_num_inference_steps for config in drawn[:2]] == [8, 4]
+    assert [config.validation_guidance for config in drawn] == [0, 1, LARGE.validation_guidance]
+    assert "set validation_num_inference_steps to 8 and validation_guidance to 0" in few_step_advice(
+        "z_image", 28, 4.0
+    )
+    assert "validation_guidance" not in few_step_advice("z_image", 8, 0.0)
 
 
 PAIR = {
