@@ -1,6 +1,6 @@
 """The settings of a LyCORIS adapter: the object of `lycoris_config`, under LyCORIS' own names."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,17 +11,48 @@ LycorisAlgo = Literal[
 BYPASSING_ALGOS = frozenset({"lora", "locon", "loha", "lokr", "glora"})
 """Those that add to what a layer gives, without reading its weights."""
 
+ALGOS_WITH = {
+    "dropout": frozenset({"tlora"}),
+    "rank_dropout": frozenset({"lora", "locon", "loha", "lokr", "full", "diag-oft"}),
+    "dora_wd": frozenset({"lora", "locon", "loha", "lokr"}),
+    "use_scalar": frozenset({"lora", "locon", "loha", "lokr", "glora"}),
+}
+"""The algorithms in which an option does something; LyCORIS takes it for the others and says nothing."""
+
+ALGOS_WITH_PAST_WEIGHTS = ALGOS_WITH | {
+    "dropout": BYPASSING_ALGOS,
+    "rank_dropout": BYPASSING_ALGOS - {"lokr"},
+}
+"""The same on quantised weights, where a layer's adapter works on its inputs alone."""
+
 TLORA_KEYS = ("tlora_min_rank", "tlora_alpha")
 """SimpleTuner's names of what tells when tlora's ranks are active; a file of ours holds them too."""
 
 MODULE_KEYS = frozenset(
     {
         *("algo", "dim", "alpha", "factor", "block_size", "use_tucker", "use_scalar"),
-        *("full_matrix", "decompose_both", "rank_dropout", "module_dropout", "dropout"),
-        *("constraint", "rescaled", "weight_decompose", "wd_on_out", "bypass_mode"),
+        *("full_matrix", "decompose_both", "constraint", "rescaled"),
+        *("weight_decompose", "wd_on_out", "bypass_mode"),
     }
 )
 """What `module_algo_map` and `name_algo_map` may say of a module."""
+
+WHOLE_ADAPTER_KEYS = frozenset({"dropout", "rank_dropout", "module_dropout"})
+"""What they may not say: LyCORIS stops at these there."""
+
+
+class IdleOption(NamedTuple):
+    """An option that does nothing.
+
+    Attributes:
+        path: its key, and those of the objects around it.
+        algos: the algorithms that it is set for.
+        having: those in which it does something.
+    """
+
+    path: tuple[str, ...]
+    algos: set[str]
+    having: frozenset[str]
 
 
 class LycorisPreset(BaseModel):
@@ -46,6 +77,12 @@ class LycorisPreset(BaseModel):
     @classmethod
     def _check_keys(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, settings in value.items():
+            misplaced = settings.keys() & WHOLE_ADAPTER_KEYS
+            if misplaced:
+                raise ValueError(
+                    f"takes no '{min(misplaced)}' for '{name}': LyCORIS has it for the whole adapter alone. "
+                    "Remove it, or set it in lycoris_config itself."
+                )
             unknown = settings.keys() - MODULE_KEYS
             if unknown:
                 raise ValueError(f"has no key '{min(unknown)}' for '{name}'. Remove it.")
@@ -64,7 +101,11 @@ class LycorisConfig(BaseModel):
 
     algo: LycorisAlgo = Field("lokr", description="The algorithm.")
     multiplier: float = Field(1.0, gt=0, description="Scales the whole adapter, in training too.")
-    linear_dim: int = Field(16, ge=1, description="The rank; above 10000 lokr takes full matrices.")
+    linear_dim: int = Field(
+        16,
+        ge=1,
+        description="The rank; from half the larger edge of lokr's second matrix on, that one is full.",
+    )
     linear_alpha: float = Field(16.0, gt=0, description="The adapter is scaled by alpha / rank.")
     conv_dim: int | None = Field(None, ge=1, description="The rank of convolutions; null takes linear_dim.")
     conv_alpha: float | None = Field(None, gt=0, description="Their alpha; null takes linear_alpha.")
@@ -72,8 +113,13 @@ class LycorisConfig(BaseModel):
     full_matrix: bool = Field(False, description="lokr with full matrices, which have no rank.")
     decompose_both: bool = Field(False, description="lokr with both of its matrices decomposed.")
     use_tucker: bool = Field(False, description="Tucker decomposition of convolutions.")
-    use_scalar: bool = Field(False, description="A trained scalar, so that no matrix starts at zero.")
-    dora_wd: bool = Field(False, description="Weight decomposition as in DoRA.")
+    use_scalar: bool = Field(
+        False,
+        description="A trained scalar, so that no matrix starts at zero: in lora, locon, loha, lokr, glora.",
+    )
+    dora_wd: bool = Field(
+        False, description="Weight decomposition as in DoRA: in lora, locon, loha and lokr."
+    )
     wd_on_output: bool = Field(True, description="Decompose along a layer's outputs.")
     block_size: int = Field(4, ge=1, description="dylora's ranks in a block; a divisor of linear_dim.")
     constraint: float = Field(0.0, ge=0, description="The bound of an orthogonal algorithm; 0 is none.")
@@ -82,8 +128,20 @@ class LycorisConfig(BaseModel):
     tlora_alpha: float = Field(
         1.0, gt=0, description="How tlora's active ranks grow as the noise falls; 1 is a straight line."
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="The share of inputs that is dropped.")
-    rank_dropout: float = Field(0.0, ge=0, lt=1, description="The share of ranks that is dropped.")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The share of the adapter's outputs that is dropped: in tlora, and on quantised weights "
+        "in lora, locon, loha, lokr and glora.",
+    )
+    rank_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The share of ranks, or rows, that is dropped: in lora, locon, loha, lokr, full and "
+        "diag-oft, and on quantised weights in lora, locon, loha and glora.",
+    )
     module_dropout: float = Field(0.0, ge=0, lt=1, description="The share of layers that is dropped.")
     apply_preset: LycorisPreset = Field(LycorisPreset(), description="Which modules are adapted.")
 
@@ -120,6 +178,27 @@ class LycorisConfig(BaseModel):
     def decomposes(self) -> bool:
         """Whether the weights of some layer are decomposed as in DoRA."""
         return self.dora_wd or any(settings.get("weight_decompose") for settings in self._modules)
+
+    def idle_options(self, is_quantised: bool) -> list[IdleOption]:
+        """The options that are set and do nothing in any of the layers that they are set for.
+
+        Args:
+            is_quantised: whether the weights beneath the adapter are.
+        """
+        algos_with = ALGOS_WITH_PAST_WEIGHTS if is_quantised else ALGOS_WITH
+        found = [
+            IdleOption((option,), self.algos, having)
+            for option, having in algos_with.items()
+            if getattr(self, option) and not self.algos & having
+        ]
+        for name_of_map in ("module_algo_map", "name_algo_map"):
+            for name, settings in getattr(self.apply_preset, name_of_map).items():
+                algo = settings.get("algo", self.algo)
+                for option, here in (("use_scalar", "use_scalar"), ("dora_wd", "weight_decompose")):
+                    if settings.get(here) and algo not in algos_with[option]:
+                        path = ("apply_preset", name_of_map, name, here)
+                        found.append(IdleOption(path, {algo}, algos_with[option]))
+        return found
 
     @property
     def trains_past_weights(self) -> bool:

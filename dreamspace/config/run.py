@@ -136,6 +136,21 @@ class RunConfig(
         return self
 
     @model_validator(mode="after")
+    def _check_lycoris(self) -> "RunConfig":
+        if self.model_type != "lora" or self.lora_type != "lycoris" or self.lycoris_config is None:
+            return self
+        precision = self.base_model_precision
+        idle = next(iter(self.lycoris_config.idle_options(precision != "no_change")), None)
+        if idle is not None:
+            path = ".".join(("lycoris_config", *idle.path))
+            raise ValueError(
+                f"At base_model_precision '{precision}', {path} does something with "
+                f"{', '.join(sorted(idle.having))}, and nothing with {', '.join(sorted(idle.algos))}. Remove "
+                "it, or choose another algo."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_text(self) -> "RunConfig":
         if self.train_text_encoder and (self.model_type != "lora" or self.lora_type != "standard"):
             raise ValueError(

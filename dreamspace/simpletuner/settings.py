@@ -4,9 +4,11 @@ import json
 from math import ceil
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from dreamspace.config.dataset import DatasetConfig
 from dreamspace.config.families import FLAVOURS
-from dreamspace.config.lycoris import LycorisConfig
+from dreamspace.config.lycoris import WHOLE_ADAPTER_KEYS, LycorisConfig
 from dreamspace.config.run import RunConfig
 from dreamspace.config.sections import MAX_STEPS
 from dreamspace.config.simpletuner_keys import IGNORED_RUN_KEYS
@@ -113,6 +115,9 @@ def _lycoris(draft: Draft, find: Find) -> None:
         draft.say("error", key, f"there is no file {name}: our own default, lokr of rank 16, is trained.")
         return
     values = read_lenient_json(found)
+    if not isinstance(values, dict):
+        draft.say("error", key, f"{name} holds no JSON object: our own default, lokr of rank 16, is trained.")
+        return
     numbers = ("multiplier", "linear_dim", "linear_alpha")
     cut = [each for each in numbers if not number(values.get(each, 0), 0).is_integer()]
     if cut:
@@ -120,9 +125,37 @@ def _lycoris(draft: Draft, find: Find) -> None:
         draft.say("trap", key, message)
     for unknown in sorted(values.keys() - LycorisConfig.model_fields.keys()):
         draft.say("ignored", f"{key}.{unknown}", "LyCORIS has no such setting here.")
-    draft.settings[key] = {
-        name: value for name, value in values.items() if name in LycorisConfig.model_fields
-    }
+    settings = {name: value for name, value in values.items() if name in LycorisConfig.model_fields}
+    _leave_out_idle_options(draft, settings)
+    draft.settings[key] = settings
+
+
+def _leave_out_idle_options(draft: Draft, settings: dict[str, Any]) -> None:
+    """Take those options out of a LyCORIS file that would do nothing, or stop LyCORIS."""
+    preset = settings.get("apply_preset")
+    for map_name in ("module_algo_map", "name_algo_map") if isinstance(preset, dict) else ():
+        by_name = preset.get(map_name)
+        for name, own in by_name.items() if isinstance(by_name, dict) else ():
+            for option in sorted(WHOLE_ADAPTER_KEYS & own.keys()) if isinstance(own, dict) else ():
+                del own[option]
+                message = "LyCORIS has it for the whole adapter alone and stops at it there: it is left out."
+                draft.say("ignored", f"lycoris_config.apply_preset.{map_name}.{name}.{option}", message)
+    try:
+        config = LycorisConfig.model_validate(settings)
+    except ValidationError:
+        return  # it is said where all settings are checked
+    is_quantised = draft.given.get("base_model_precision", "no_change") != "no_change"
+    for idle in config.idle_options(is_quantised):
+        *around, option = idle.path
+        holder = settings
+        for each in around:
+            holder = holder[each]
+        del holder[option]
+        message = (
+            f"LyCORIS does nothing by it with {', '.join(sorted(idle.algos))}, only with "
+            f"{', '.join(sorted(idle.having))}: it is left out."
+        )
+        draft.say("ignored", ".".join(("lycoris_config", *idle.path)), message)
 
 
 def _steps(draft: Draft, datasets: list[DatasetConfig]) -> None:

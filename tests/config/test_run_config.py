@@ -176,6 +176,36 @@ def test_settings_stand_in_sections_in_the_order_of_the_file() -> None:
             "config: masked_background_weight and masked_prior_weight pull the background to two targets, "
             "the photo's own and the base model's. Set one of them to 0.",
         ),
+        (
+            {"lora_type": "lycoris", "lycoris_config": {"algo": "lora", "dropout": 0.1}},
+            "config: At base_model_precision 'no_change', lycoris_config.dropout does something with tlora, "
+            "and nothing with lora. Remove it, or choose another algo.",
+        ),
+        (
+            {
+                "lora_type": "lycoris",
+                "lycoris_config": {"rank_dropout": 0.1},
+                "base_model_precision": "int8-quanto",
+            },
+            "config: At base_model_precision 'int8-quanto', lycoris_config.rank_dropout does something with "
+            "glora, locon, loha, lora, and nothing with lokr. Remove it, or choose another algo.",
+        ),
+        (
+            {
+                "lora_type": "lycoris",
+                "lycoris_config": {
+                    "apply_preset": {"name_algo_map": {"*.to_q": {"algo": "boft", "weight_decompose": True}}}
+                },
+            },
+            "config: At base_model_precision 'no_change', "
+            "lycoris_config.apply_preset.name_algo_map.*.to_q.weight_decompose does something with locon, "
+            "loha, lokr, lora, and nothing with boft. Remove it, or choose another algo.",
+        ),
+        (
+            {"lycoris_config": {"apply_preset": {"module_algo_map": {"Attention": {"module_dropout": 0.1}}}}},
+            "config: lycoris_config.apply_preset.module_algo_map takes no 'module_dropout' for 'Attention': "
+            "LyCORIS has it for the whole adapter alone. Remove it, or set it in lycoris_config itself.",
+        ),
         ({"snr_gamma": 0}, "config: snr_gamma must be above 0, got 0."),
         ({"masked_prior_weight": 1.5}, "config: masked_prior_weight must be at most 1, got 1.5."),
         (

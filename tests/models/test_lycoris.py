@@ -1,5 +1,6 @@
 """LyCORIS adapters of every algorithm: exact when switched off, and the same again from their file."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from tiny_models import predict
 from tiny_runs import tiny_config
+from torch import Tensor
 
 from dreamspace.config import parse_run_config
-from dreamspace.config.lycoris import LycorisAlgo
+from dreamspace.config.lycoris import ALGOS_WITH, LycorisAlgo, LycorisConfig
 from dreamspace.models.adapters import load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel
 from dreamspace.models.lycoris import Lycoris, merge_lycoris
@@ -83,6 +85,30 @@ def test_new_adapter_takes_up_a_file(model: BaseModel, algo: str, tmp_path: Path
         torch.testing.assert_close(ours, saved)
     trained = predict(model, adapter.denoiser)
     torch.testing.assert_close(predict(model, fresh.denoiser), trained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", ALGOS_WITH)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_option_does_something_in_the_algorithms_that_are_said_to_have_it(
+    model: BaseModel, algo: str, option: str
+) -> None:
+    """By LyCORIS itself, past our own check: in which layers, and whether in the numbers of a step."""
+
+    def step(**settings: Any) -> tuple[set[str], Tensor]:
+        config = tiny_config(model.folder, lora_type="lycoris", gradient_checkpointing=False)
+        lycoris = LycorisConfig(algo=algo, linear_dim=4, linear_alpha=4, **settings)
+        adapter = new_adapter(config.model_copy(update={"lycoris_config": lycoris}), model)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in adapter.parameters:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        torch.manual_seed(3)
+        random.seed(3)  # dylora draws its rank by it
+        adapter.denoiser.train()
+        return set(adapter.network.state_dict()), predict(model, adapter.denoiser).detach()
+
+    (names, without), (more, given) = step(), step(**{option: 0.5 if "dropout" in option else True})
+    works = names != more or not torch.equal(without, given)
+    assert works is (algo in ALGOS_WITH[option])
 
 
 def test_fractional_multiplier_is_kept_and_strength_scales_it(model: BaseModel) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dreamspace.config import RunConfig, parse_run_config
-from dreamspace.config.lycoris import BYPASSING_ALGOS
+from dreamspace.config.lycoris import ALGOS_WITH_PAST_WEIGHTS, BYPASSING_ALGOS, LycorisConfig
 from dreamspace.config.precision import QUANTISED, WHOLE_AGAIN, Precision, unsupported
 from dreamspace.data.cache import pixels_of
 from dreamspace.jobs.events import EventWriter
@@ -516,6 +516,31 @@ def test_lycoris_learns_past_quantised_weights(
             pipeline = other.pipeline(other.load_denoiser(), other.load_vae())
             load_into_pipeline(pipeline, other.family, tmp_path)
             assert (predict(other, pipeline.unet) - by_run).norm() < allowed * effect
+
+
+@pytest.mark.parametrize("precision", ["int8-quanto", "int8-torchao", "nf4-bnb"])
+@pytest.mark.parametrize("algo", sorted(BYPASSING_ALGOS))
+def test_dropouts_of_lycoris_act_past_quantised_weights_where_they_are_said_to(
+    opened: Callable[..., BaseModel], algo: str, precision: Precision
+) -> None:
+    model = opened(base_model_precision=precision, lora_type="lycoris")
+    config = tiny_config(model.folder, base_model_precision=precision, lora_type="lycoris")
+
+    def step(**settings: Any) -> Tensor:
+        lycoris = LycorisConfig(algo=algo, linear_dim=4, linear_alpha=4, **settings)
+        adapter = new_adapter(config.model_copy(update={"lycoris_config": lycoris}), model)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in adapter.parameters:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+        torch.manual_seed(3)
+        adapter.denoiser.train()
+        return predict(model, adapter.denoiser).detach()
+
+    without = step()
+    assert torch.equal(step(), without)
+    for option in ("dropout", "rank_dropout"):
+        works = not torch.equal(step(**{option: 0.5}), without)
+        assert works is (algo in ALGOS_WITH_PAST_WEIGHTS[option]), option
 
 
 def test_what_reads_the_base_models_weights_is_refused() -> None:

@@ -440,6 +440,43 @@ def test_ramp_obeys_what_is_explicit(
     assert any(f.key == "scheduled_sampling_ramp_steps" for f in findings) == has_trap
 
 
+def test_lycoris_options_that_do_nothing_are_left_out(tmp_path: Path) -> None:
+    preset = {"module_algo_map": {"Attention": {"factor": 4, "dropout": 0.1, "use_scalar": True}}}
+    written = {"algo": "boft", "linear_dim": 8, "dora_wd": True, "rank_dropout": 0.1, "module_dropout": 0.2}
+    (tmp_path / "lycoris.json").write_text(json.dumps(written | {"apply_preset": preset}))
+    config, findings = settings(tmp_path, lora_type="lycoris", lycoris_config="lycoris.json")
+    kept = config.lycoris_config
+    assert (kept.algo, kept.linear_dim, kept.module_dropout) == ("boft", 8, 0.2)
+    assert (kept.dora_wd, kept.rank_dropout) == (False, 0)
+    assert kept.apply_preset.module_algo_map == {"Attention": {"factor": 4}}
+    assert about(findings, "lycoris_config.dora_wd") == (
+        "ignored",
+        "LyCORIS does nothing by it with boft, only with locon, loha, lokr, lora: it is left out.",
+    )
+    in_map = "lycoris_config.apply_preset.module_algo_map.Attention"
+    assert about(findings, f"{in_map}.dropout") == (
+        "ignored",
+        "LyCORIS has it for the whole adapter alone and stops at it there: it is left out.",
+    )
+    for key in ("lycoris_config.rank_dropout", f"{in_map}.use_scalar"):
+        assert about(findings, key)[0] == "ignored"
+
+
+@pytest.mark.parametrize(("precision", "dropout"), [("no_change", 0), ("int8-quanto", 0.1)])
+def test_lycoris_dropout_is_kept_where_it_acts(tmp_path: Path, precision: str, dropout: float) -> None:
+    (tmp_path / "lycoris.json").write_text('{"algo": "lora", "dropout": 0.1}')
+    given = {"lora_type": "lycoris", "lycoris_config": "lycoris.json", "base_model_precision": precision}
+    config, _ = settings(tmp_path, **given)
+    assert config.lycoris_config.dropout == dropout
+
+
+def test_lycoris_file_that_holds_no_object_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lycoris.json").write_text("[]")
+    config, findings = settings(tmp_path, lora_type="lycoris", lycoris_config="lycoris.json")
+    assert config.lycoris_config is None
+    assert "holds no JSON object" in about(findings, "lycoris_config")[1]
+
+
 def test_files_that_the_config_names_are_found_beside_it(tmp_path: Path) -> None:
     (tmp_path / "prompts.json").write_text(
         '{"beach": "a dog at a beach", "snow": {"prompt": "a dog in snow"}}'

@@ -291,7 +291,7 @@ ROLLOUT = {
         {"optimizer": "adafactor", "stratified_timesteps": True, "caption_dropout_probability": 0.5},
         {"optimizer": "prodigy", "learning_rate": 10.0, "lora_alpha": 3000, "loss_type": "huber"},
         {"use_dora": True},
-        {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "dropout": 0.1}, **EMA},
+        {"lora_type": "lycoris", "lycoris_config": {"algo": "lokr", "rank_dropout": 0.1}, **EMA},
         {"lora_type": "lycoris", "lycoris_config": {"algo": "dylora", "linear_dim": 8}},
         {"lora_type": "lycoris", "lycoris_config": {"algo": "full"}},
         {"model_type": "full", "learning_rate": 1e-3, **EMA},
