@@ -1,6 +1,6 @@
 """The model families by name, and the Hub ids of their flavours; free of torch, for both processes."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from dreamspace.suggest import nearest
 
@@ -20,6 +20,9 @@ PREVIEW_MODELS: dict[FamilyName, str] = {
 
 UNET_FAMILIES: frozenset[FamilyName] = frozenset({"sd1x", "sd2x", "sdxl", "deepfloyd"})
 """The families whose denoiser is their part `unet`; that of the others is `transformer`."""
+
+FLOW_FAMILIES: frozenset[FamilyName] = frozenset(get_args(FamilyName)) - UNET_FAMILIES
+"""The families that are trained by flow matching."""
 
 FLAVOURS: dict[FamilyName, dict[str, str]] = {
     "sd1x": {

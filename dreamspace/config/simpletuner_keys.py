@@ -226,18 +226,26 @@ IGNORED_RUN_KEYS = _table({
     "The SDXL refiner is trained on the last fifth of the timesteps, and its base model on all of them.": """
         refiner_training refiner_training_invert_schedule refiner_training_strength
         sdxl_refiner_uses_full_range""",
+    "It is of the timesteps of flow models, and this is none that Dreamspace trains.": """
+        flow_beta_schedule_alpha flow_beta_schedule_beta flow_custom_timesteps flow_schedule_auto_shift
+        flow_schedule_shift flow_sigmoid_scale flow_use_beta_schedule flow_use_uniform_schedule
+        flux_fast_schedule""",
+    "FLUX.1-dev is told a guidance of 1 in training, and no other model is told one.": """
+        flux_guidance_max flux_guidance_min flux_guidance_mode flux_guidance_value""",
+    "FLUX draws validation images by validation_guidance alone, without a negative prompt.": """
+        validation_guidance_real validation_no_cfg_until_timestep""",
+    "Prompts are encoded, and their padding is attended to, as in the model's own pipeline.": """
+        custom_text_encoder_intermediary_layers flux_attention_masked_training
+        sana_complex_human_instruction t5_padding""",
+    "An empty caption is encoded as an empty text.": """
+        sd3_clip_uncond_behaviour sd3_t5_uncond_behaviour""",
     "It belongs to models that are not supported yet.": """
         audio_channels audio_duration_interval audio_max_duration_seconds audio_min_duration_seconds
-        audio_truncation_mode custom_text_encoder_intermediary_layers flow_beta_schedule_alpha
-        flow_beta_schedule_beta flow_custom_timesteps flow_schedule_auto_shift flow_schedule_shift
-        flow_sigmoid_scale flow_use_beta_schedule flow_use_uniform_schedule flux_attention_masked_training
-        flux_fast_schedule flux_guidance_max flux_guidance_min flux_guidance_mode flux_guidance_value
-        framerate hidream_load_balancing_loss_weight hidream_use_load_balancing_loss ltx_i2v_prob
-        ltx_partial_noise_fraction ltx_protect_first_frame ltx_train_mode lyrics_embedder_lr
-        lyrics_embedder_lr_scheduler lyrics_embedder_optimizer lyrics_embedder_train
-        sana_complex_human_instruction sd3_clip_uncond_behaviour sd3_t5_uncond_behaviour t5_padding
-        validation_audio_duration validation_guidance_real validation_lyrics
-        validation_no_cfg_until_timestep validation_num_video_frames wan_force_2_1_time_embedding""",
+        audio_truncation_mode framerate hidream_load_balancing_loss_weight
+        hidream_use_load_balancing_loss ltx_i2v_prob ltx_partial_noise_fraction ltx_protect_first_frame
+        ltx_train_mode lyrics_embedder_lr lyrics_embedder_lr_scheduler lyrics_embedder_optimizer
+        lyrics_embedder_train validation_audio_duration validation_lyrics validation_num_video_frames
+        wan_force_2_1_time_embedding""",
     "ControlNets are not trained here.": """
         conditioning_multidataset_sampling control controlnet controlnet_custom_config
         controlnet_model_name_or_path""",

@@ -15,6 +15,7 @@ from dreamspace.mini import MODEL_FOLDER
 from dreamspace.simpletuner.exported_datasets import export_dataset, text_cache
 from dreamspace.simpletuner.optimizers import EXPORTED, NUMBERS, THEIR_OPTIMIZERS
 from dreamspace.simpletuner.reading import Notes
+from dreamspace.simpletuner.timesteps import export_timesteps
 from dreamspace.simpletuner.validation import NEGATIVE_PROMPT
 
 NEARLY_ZERO = 1e-6
@@ -71,7 +72,6 @@ def export_settings(config: RunConfig, datasets: list[DatasetConfig]) -> tuple[d
     written |= {
         "num_train_epochs": 0,  # SimpleTuner refuses max_train_steps beside any other
         "grad_clip_method": "norm",
-        "disable_segmented_timestep_sampling": not config.stratified_timesteps,
         "offset_noise": config.noise_offset > 0,
         "noise_offset_probability": 1.0,
         "report_to": "none",
@@ -79,6 +79,7 @@ def export_settings(config: RunConfig, datasets: list[DatasetConfig]) -> tuple[d
     }
     written |= _optimizer(config, notes)
     written |= _schedule(config, notes)
+    written |= export_timesteps(config, notes)
     written |= _rollout(config, notes)
     written |= _validation(config, datasets, notes)
     if config.snr_gamma is not None and not config.snr_gamma.is_integer():
@@ -204,10 +205,6 @@ def _lost(config: RunConfig, datasets: list[DatasetConfig], notes: Notes) -> Non
     has_noise_prior = any(d.is_trained and d.regularisation_target == "noise" for d in datasets)
     lost = {
         "seed": (config.seed == 0, "SimpleTuner takes 0 for a new seed in each run: set another."),
-        "timestep_sampling": (
-            config.timestep_sampling != "uniform",
-            "SimpleTuner draws all timesteps of such a model alike.",
-        ),
         "debiased_estimation": (config.debiased_estimation, "SimpleTuner has no such weighting."),
         "masked_loss_normalization": (
             has_masks and config.masked_loss_normalization == "area",

@@ -3,6 +3,7 @@
 from dreamspace.config.run import RunConfig
 from dreamspace.simpletuner.optimizers import NUMBERS, REFUSED, THEIR_OPTIMIZERS
 from dreamspace.simpletuner.reading import Draft, is_true, number
+from dreamspace.simpletuner.timesteps import import_timesteps
 
 COSINE_STEPS = 1000
 """The half period of SimpleTuner's cosine without lr_warmup_steps."""
@@ -13,6 +14,7 @@ def translate_learning(draft: Draft) -> None:
     _optimizer(draft)
     _schedule(draft)
     _noise(draft)
+    import_timesteps(draft)
     _rollout(draft)
 
 
@@ -118,12 +120,6 @@ def _noise(draft: Draft) -> None:
     elif number(offset, 0) != 0:
         message = f"{offset} does nothing in SimpleTuner without offset_noise, and is left out."
         draft.say("trap", "noise_offset", message)
-    if not is_true(draft.take("disable_segmented_timestep_sampling")):
-        message = (
-            "SimpleTuner spreads a batch over the timesteps unless disable_segmented_timestep_sampling is "
-            "set: true is written (ours is false)."
-        )
-        draft.write("stratified_timesteps", True, message)
 
 
 def _rollout(draft: Draft) -> None:

@@ -72,6 +72,13 @@ def keys_of(findings: list[Finding]) -> list[str | None]:
         {"lora_rank": 64, "lora_alpha": 2.5, "lora_dropout": 0.3, "mixed_precision": "fp16"},
         {"optimizer": "adamw", "adam_epsilon": 1e-8, "adam_beta1": 0.8, "adam_beta2": 0.95},
         {"optimizer": "adamw", "adam_epsilon": 1e-7, "adam_weight_decay": 0.0},
+        {"model_family": "flux"},
+        {"model_family": "sd3", "timestep_sampling": "logit_normal"},
+        {"model_family": "flux", "timestep_sampling": "shifted", "timestep_shift": 1.5},
+        {"model_family": "flux2", "timestep_sampling": "shifted"},
+        {"model_family": "qwen_image", "timestep_sampling": "shifted", "timestep_shift": 0.5},
+        {"model_family": "z_image", "timestep_sampling": "logit_normal"},
+        {"model_family": "sana"},
         {"optimizer": "bnb-adamw8bit"},
         {"base_model_precision": "nf4-bnb", "text_encoder_1_precision": "int8-quanto", "quantize_via": "cpu"},
         {"optimizer": "lion", "adam_beta2": 0.99, "adam_epsilon": 1e-8, "adam_weight_decay": 0.02},
@@ -106,6 +113,7 @@ def test_what_simpletuner_can_say_comes_back_as_it_was(tmp_path: Path, settings:
     assert findings == []
     again = import_simpletuner(tmp_path / "out" / "config.json", tmp_path / "out" / "multidatabackend.json")
     assert again.config == config
+    assert not [finding for finding in again.findings if finding.key == "timestep_sampling"]
     assert again.datasets[:-1] == MASKED
     assert again.datasets[-1].dataset_type == "text_embeds"
 
@@ -190,6 +198,26 @@ def test_values_are_such_as_its_parser_takes(tmp_path: Path) -> None:
     assert (written["grad_clip_method"], written["validation_negative_prompt"]) == ("norm", ",")
 
 
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({}, {"flow_use_uniform_schedule": True, "flow_schedule_shift": 1}),
+        ({"timestep_sampling": "logit_normal"}, {"flow_sigmoid_scale": 1, "flow_schedule_shift": 1}),
+        (
+            {"timestep_sampling": "shifted", "timestep_shift": 2.5},
+            {"flow_use_uniform_schedule": True, "flow_schedule_shift": 2.5},
+        ),
+    ],
+)
+def test_timesteps_of_flows_are_said_in_its_keys(
+    tmp_path: Path, settings: dict[str, Any], keys: dict[str, Any]
+) -> None:
+    written, _, _ = export(tmp_path, RunConfig(**SAYABLE | settings | {"model_family": "flux"}), [subject()])
+    assert {key: value for key, value in written.items() if key.startswith("flow_")} == keys
+    assert set(keys) <= KNOWN_RUN_KEYS
+    assert "disable_segmented_timestep_sampling" not in written, "it is read for DDPM's models alone"
+
+
 def test_what_null_stands_for_is_written_out(tmp_path: Path) -> None:
     datasets = [subject(id="small", resolution=512), subject(resolution=768)]
     config = RunConfig(seed=9, scheduled_sampling_max_step_offset=5, scheduled_sampling_probability=0.5)
@@ -213,6 +241,8 @@ def test_ramp_from_zero_is_one_that_simpletuner_sees(tmp_path: Path) -> None:
         ({"seed": 0}, "seed"),
         ({"snr_gamma": 4.5}, "snr_gamma"),
         ({"timestep_sampling": "logit_normal"}, "timestep_sampling"),
+        ({"timestep_sampling": "shifted", "model_family": "sana"}, "timestep_sampling"),
+        ({"stratified_timesteps": True, "model_family": "flux"}, "stratified_timesteps"),
         ({"debiased_estimation": True}, "debiased_estimation"),
         ({"masked_loss_normalization": "area"}, "masked_loss_normalization"),
         ({"masked_background_weight": 0.1}, "masked_background_weight"),

@@ -440,6 +440,111 @@ def test_ramp_obeys_what_is_explicit(
     assert any(f.key == "scheduled_sampling_ramp_steps" for f in findings) == has_trap
 
 
+FLUX = {"model_family": "flux"}
+UNIFORM = {"flow_use_uniform_schedule": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "sampling", "shift"),
+    [
+        (UNIFORM, "shifted", 3),
+        (UNIFORM | {"flow_schedule_shift": 1.5}, "shifted", 1.5),
+        (UNIFORM | {"flow_schedule_shift": 0}, "uniform", 3),
+        (UNIFORM | {"flow_schedule_shift": 1, "flux_fast_schedule": True}, "uniform", 3),
+        ({"flow_schedule_shift": 1}, "logit_normal", 3),
+        ({"flow_schedule_shift": "0", "flow_sigmoid_scale": 1.0}, "logit_normal", 3),
+    ],
+)
+def test_timesteps_of_a_flow_that_are_the_same_here_are_written(
+    tmp_path: Path, given: dict[str, Any], sampling: str, shift: float
+) -> None:
+    config, findings = settings(tmp_path, **FLUX, **given)
+    assert (config.timestep_sampling, config.timestep_shift) == (sampling, shift)
+    assert config.stratified_timesteps is False, "SimpleTuner spreads DDPM's timesteps alone"
+    named = {finding.key for finding in findings}
+    assert not named & {"timestep_sampling", "stratified_timesteps", *given}
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "level", "key", "words"),
+    [
+        ({}, ("shifted", 3), "differs", "timestep_sampling", "the sigmoid of normal numbers and shifts them"),
+        (
+            {"flow_schedule_shift": 1.73},
+            ("shifted", 1.73),
+            "differs",
+            "timestep_sampling",
+            "SimpleTuner draws the sigmoid of normal numbers and shifts them by 1.73: 'shifted' by 1.73 is "
+            "written, which is uniform numbers shifted so.",
+        ),
+        (
+            {"flow_schedule_shift": 1, "flow_sigmoid_scale": 0.5},
+            ("logit_normal", 3),
+            "differs",
+            "timestep_sampling",
+            "normal numbers times 0.5: 'logit_normal' is written, the sigmoid of normal numbers.",
+        ),
+        (
+            {"flow_use_beta_schedule": 1, "flow_beta_schedule_beta": 4},
+            ("shifted", 3),
+            "differs",
+            "timestep_sampling",
+            "a beta distribution (2, 4) and shifts them by 3",
+        ),
+        (
+            UNIFORM | {"flow_schedule_auto_shift": True, "flow_schedule_shift": 0},
+            ("shifted", 3),
+            "differs",
+            "flow_schedule_auto_shift",
+            "by each picture's size; here all are shifted by 3.",
+        ),
+        (
+            UNIFORM | {"flow_schedule_auto_shift": True, "flow_schedule_shift": 2},
+            ("shifted", 2),
+            "trap",
+            "flow_schedule_auto_shift",
+            "refuses it unless flow_schedule_shift is 0 (3 where it is absent): the shift by 2 is taken.",
+        ),
+        ({"flux_fast_schedule": True}, ("uniform", 3), "differs", "flux_fast_schedule", "pure noise and"),
+        (
+            {"flow_custom_timesteps": "1000,900"},
+            ("uniform", 3),
+            "differs",
+            "flow_custom_timesteps",
+            "the timesteps of that list alone",
+        ),
+        (
+            {"model_family": "sana", "flow_schedule_shift": 2},
+            ("uniform", 3),
+            "trap",
+            "flow_schedule_shift",
+            "does not read it for sana",
+        ),
+        (
+            {"model_family": "sd1x", "flow_schedule_shift": 2},
+            ("uniform", 3),
+            "ignored",
+            "flow_schedule_shift",
+            "2 is left out. It is of the timesteps of flow models, and this is none that Dreamspace trains.",
+        ),
+        ({"flux_guidance_value": 3}, ("shifted", 3), "ignored", "flux_guidance_value", "a guidance of 1 in"),
+    ],
+)
+def test_timesteps_of_a_flow_that_differ_are_said(
+    tmp_path: Path,
+    given: dict[str, Any],
+    written: tuple[str, float],
+    level: str,
+    key: str,
+    words: str,
+) -> None:
+    config, findings = settings(tmp_path, **FLUX | given)
+    assert (config.timestep_sampling, config.timestep_shift) == written
+    found = about(findings, key)
+    assert found[0] == level
+    assert words in found[1]
+
+
 def test_lycoris_options_that_do_nothing_are_left_out(tmp_path: Path) -> None:
     preset = {"module_algo_map": {"Attention": {"factor": 4, "dropout": 0.1, "use_scalar": True}}}
     written = {"algo": "boft", "linear_dim": 8, "dora_wd": True, "rank_dropout": 0.1, "module_dropout": 0.2}
