@@ -1,14 +1,17 @@
 """Pictures of a run to a webhook, in the background: whatever becomes of them, the run goes on."""
 
 import base64
-import contextlib
 import json
-import queue
 import secrets
 import threading
+import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +29,16 @@ FAREWELL_SECONDS = 5.0
 """That a run which is over waits for its last pictures, unless the webhook has failed before."""
 
 MAX_WAITING = 64
-"""Pictures in the queue; previews are dropped from half of it on, and what finds it full is."""
+"""Pictures in the queue; previews are dropped from half of it on, and give way to images where it is full."""
+
+MAX_TRIES = 5
+"""Of an image that a webhook puts off (status 429); a preview has one, since the next ones are newer."""
+
+PUT_OFF_SECONDS = 1.0
+"""That a webhook which puts off without saying until when is left alone."""
+
+MAX_PUT_OFF_SECONDS = 60.0
+"""That one is left alone at the longest, whatever it asks for."""
 
 WebhookType = Literal["raw", "discord"]
 Kind = Literal["preview", "sample"]
@@ -87,7 +99,7 @@ class Webhook:
     """Sends pictures from a queue in a thread of its own; the first failure of each target is said, no other.
 
     Args:
-        warn: called with a sentence and a hint, from that thread.
+        warn: called with a sentence and a hint, from that thread or from within `send`.
     """
 
     def __init__(
@@ -97,41 +109,98 @@ class Webhook:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._targets, self._warn, self._timeout_seconds = targets, warn, timeout_seconds
-        self._queue: queue.Queue[Picture | None] = queue.Queue(MAX_WAITING)
-        self._failed: set[int] = set()
+        self._waiting: deque[Picture] = deque()
+        self._changed, self._is_ending = threading.Condition(), False
+        self._failing: set[int] = set()
+        self._said: set[int | None] = set()
         self._is_closed, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._send_all, name="webhook", daemon=True)
         self._thread.start()
 
     def send(self, picture: Picture) -> None:
         """Have a picture sent, if the queue has room for it; returns at once."""
-        if picture.kind == "preview" and self._queue.qsize() >= MAX_WAITING // 2:
-            return
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(picture)
+        with self._changed:
+            has_room = self._make_room(picture.kind)
+            if has_room:
+                self._waiting.append(picture)
+                self._changed.notify()
+        if not has_room and picture.kind == "sample":
+            self._say(
+                None,
+                f"An image is not sent to the webhook, for which {MAX_WAITING} others wait. The training "
+                "goes on.",
+                "The webhook is slower than images are drawn; all of them are in the run's folder. Further "
+                "ones that are not sent are not said.",
+            )
 
     def close(self, wait_seconds: float = FAREWELL_SECONDS) -> None:
         """Let the last pictures go, for a moment; afterwards nothing is said any more."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
-            if not self._failed:
-                self._thread.join(wait_seconds)
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+        if len(self._failing) < len(self._targets):
+            self._thread.join(wait_seconds)
         with self._lock:
             self._is_closed = True
 
+    def _make_room(self, kind: Kind) -> bool:
+        if kind == "preview":
+            return len(self._waiting) < MAX_WAITING // 2
+        if len(self._waiting) < MAX_WAITING:
+            return True
+        oldest = next((place for place, waiting in enumerate(self._waiting) if waiting.kind == "preview"), -1)
+        if oldest >= 0:
+            del self._waiting[oldest]
+        return oldest >= 0
+
+    def _next(self) -> Picture | None:
+        """The picture that has waited longest; None once the queue is empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_ending)
+            return self._waiting.popleft() if self._waiting else None
+
     def _send_all(self) -> None:
-        while (picture := self._queue.get()) is not None:
+        while (picture := self._next()) is not None:
             for number, target in enumerate(self._targets):
                 try:
-                    _post(_request(target, picture), self._timeout_seconds)
+                    self._deliver(target, picture)
+                    self._failing.discard(number)
                 except (OSError, HTTPException, ValueError) as error:
-                    self._note(number, *_failure(target, error))
+                    self._failing.add(number)
+                    self._say(number, *_failure(target, error))
 
-    def _note(self, number: int, message: str, hint: str) -> None:
+    def _deliver(self, target: Target, picture: Picture) -> None:
+        """Send a picture, after as long as the webhook puts it off."""
+        request = _request(target, picture)
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                _post(request, self._timeout_seconds)
+                return
+            except HTTPError as error:
+                if error.code != HTTPStatus.TOO_MANY_REQUESTS or not tries_left:
+                    raise
+                time.sleep(_put_off_seconds(error.headers.get("Retry-After")))
+            if picture.kind == "preview":
+                return
+
+    def _say(self, subject: int | None, message: str, hint: str) -> None:
+        """Warn of a target, or None for the queue, unless it has been done."""
         with self._lock:
-            if number not in self._failed and not self._is_closed:
+            if subject not in self._said and not self._is_closed:
                 self._warn(message, hint)
-            self._failed.add(number)
+            self._said.add(subject)
+
+
+def _put_off_seconds(asked: str | None) -> float:
+    """How long a Retry-After wants to be left alone: seconds, or a date."""
+    try:
+        seconds = float(asked or "")
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(asked or "") - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):  # a date without a zone, or none
+            seconds = 0.0
+    return min(seconds, MAX_PUT_OFF_SECONDS) if seconds > 0 else PUT_OFF_SECONDS
 
 
 def _failure(target: Target, error: Exception) -> tuple[str, str]:
