@@ -316,11 +316,12 @@ class LossSettings(Section):
 class NoiseSettings(Section):
     """Noise and timesteps."""
 
-    timestep_sampling: Literal["uniform", "logit_normal", "shifted"] = Field(
-        "uniform", description="Which timesteps are trained: all alike, more of the middle, or shifted."
+    timestep_sampling: Literal["uniform", "logit_normal", "shifted", "shifted_logit_normal"] = Field(
+        "uniform",
+        description="Which timesteps are trained: all alike, more of the middle, or either shifted.",
     )
     timestep_shift: float = Field(
-        3.0, gt=0, description="For 'shifted': above 1 trains more of the noisy timesteps."
+        3.0, gt=0, description="For those that are shifted: above 1 trains more of the noisy timesteps."
     )
     stratified_timesteps: bool = Field(
         False, description="Spread the timesteps of each step evenly, so that small batches vary less."

@@ -6,6 +6,7 @@ from typing import Any
 from dreamspace.config.dataset import DatasetConfig
 from dreamspace.config.datasets import subject_prompt
 from dreamspace.config.findings import Finding
+from dreamspace.config.lycoris import LycorisConfig
 from dreamspace.config.prompt_library import library_prompts
 from dreamspace.config.run import RunConfig
 from dreamspace.config.simpletuner_keys import SHARED_RUN_KEYS
@@ -25,7 +26,8 @@ NEARLY_ZERO = 1e-6
 def export_simpletuner(config: RunConfig, datasets: list[DatasetConfig], out_dir: Path) -> list[Finding]:
     """Write config.json and multidatabackend.json for SimpleTuner into a folder, which is made if missing.
 
-    Further validation prompts go into a third file, user_prompt_library.json.
+    Further validation prompts go into a file of their own, user_prompt_library.json, and so does what LyCORIS
+    builds, lycoris_config.json.
 
     Returns:
         What SimpleTuner cannot be told, and what it will do in its place.
@@ -53,6 +55,10 @@ def export_simpletuner(config: RunConfig, datasets: list[DatasetConfig], out_dir
         library = out_dir / "user_prompt_library.json"
         write_json(library, prompts)
         settings["user_prompt_library"] = str(library)
+    if "lycoris_config" in settings:
+        lycoris = out_dir / "lycoris_config.json"
+        write_json(lycoris, settings["lycoris_config"])
+        settings["lycoris_config"] = str(lycoris)
     write_json(out_dir / "multidatabackend.json", entries)
     write_json(out_dir / "config.json", settings)
     return findings
@@ -77,6 +83,7 @@ def export_settings(config: RunConfig, datasets: list[DatasetConfig]) -> tuple[d
         "report_to": "none",
         "validation_prompt_library": None,  # its prompts go into the file of user_prompt_library
     }
+    written |= _lycoris(config, notes)
     written |= _optimizer(config, notes)
     written |= _schedule(config, notes)
     written |= export_timesteps(config, notes)
@@ -89,6 +96,21 @@ def export_settings(config: RunConfig, datasets: list[DatasetConfig]) -> tuple[d
         )
     _lost(config, datasets, notes)
     return {key: _value(value) for key, value in written.items() if value not in (None, "")}, notes.findings
+
+
+def _lycoris(config: RunConfig, notes: Notes) -> dict[str, Any]:
+    """What LyCORIS builds, in its own words, and those of its settings alone that are not usual."""
+    if config.lora_type != "lycoris":
+        return {"lycoris_config": None}
+    settings = config.lycoris_config or LycorisConfig()
+    usual = settings.model_dump(include={"algo", "multiplier", "linear_dim", "linear_alpha"})
+    if settings.apply_preset.target_module is None and settings.apply_preset.target_name is None:
+        message = (
+            "it names no target_module: SimpleTuner then adapts every layer that LyCORIS knows, here it is "
+            "those of the family's LoRA."
+        )
+        notes.say("differs", "lycoris_config", message)
+    return {"lycoris_config": usual | settings.model_dump(exclude_defaults=True, exclude_none=True)}
 
 
 def _value(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Which timesteps are trained: SimpleTuner's keys of them in our words, and ours in its.
 
 It spreads the timesteps of DDPM's models over a batch and draws them alike. Those of a flow are a sigmoid of
-normal numbers, or uniform, or of a beta distribution, and are then shifted; here they are uniform, a sigmoid,
-or uniform and shifted.
+normal numbers, or uniform, or of a beta distribution, and are then shifted; here they are uniform or a
+sigmoid, and shifted or not.
 """
 
 from typing import Any
@@ -62,24 +62,20 @@ def _flow(draft: Draft, given: dict[str, Any]) -> None:
         draft.say("differs", "flux_fast_schedule", message)
         return
     shift = _shift(draft, given)
-    sampling = "shifted" if shift != 1 else "uniform" if is_uniform else "logit_normal"
-    draft.settings["timestep_sampling"] = sampling
-    if sampling == "shifted":
+    if shift != 1:
         draft.settings["timestep_shift"] = shift
-    if is_uniform:
-        return
-    if is_beta:
+        sampling = "shifted" if is_uniform else "shifted_logit_normal"
+    else:
+        sampling = "uniform" if is_uniform else "logit_normal"
+    draft.settings["timestep_sampling"] = sampling
+    if is_beta and not is_uniform:
         shape = [number(given.get(f"flow_beta_schedule_{name}"), 2.0) for name in ("alpha", "beta")]
         there = f"numbers of a beta distribution ({shape[0]:g}, {shape[1]:g})"
-    elif shift != 1 or scale != 1:
-        there = "the sigmoid of normal numbers" + (f" times {scale:g}" if scale != 1 else "")
+    elif scale != 1 and not is_uniform:
+        there = f"the sigmoid of normal numbers times {scale:g}"
     else:
         return
-    if sampling == "shifted":
-        here = f"'shifted' by {shift:g} is written, which is uniform numbers shifted so"
-        message = f"SimpleTuner draws {there} and shifts them by {shift:g}: {here}."
-    else:
-        message = f"SimpleTuner draws {there}: '{sampling}' is written, the sigmoid of normal numbers."
+    message = f"SimpleTuner draws {there}: '{sampling}' is written, the sigmoid of normal numbers."
     draft.say("differs", "timestep_sampling", message)
 
 
@@ -117,7 +113,7 @@ def export_timesteps(config: RunConfig, notes: Notes) -> dict[str, Any]:
             message = f"SimpleTuner draws all timesteps of {config.model_family} alike, whatever it is told."
             notes.say("differs", "timestep_sampling", message)
         return {}
-    shift = config.timestep_shift if sampling == "shifted" else 1.0
-    if sampling == "logit_normal":
+    shift = config.timestep_shift if sampling.startswith("shifted") else 1.0
+    if sampling.endswith("logit_normal"):
         return {"flow_sigmoid_scale": 1.0, "flow_schedule_shift": shift}
     return {"flow_use_uniform_schedule": True, "flow_schedule_shift": shift}

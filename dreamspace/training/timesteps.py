@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamspace.data.plan import mix_seed
 
-TimestepSampling = Literal["uniform", "logit_normal", "shifted"]
+TimestepSampling = Literal["uniform", "logit_normal", "shifted", "shifted_logit_normal"]
 
 # Streams; a caption is drawn from stream 1, by the plan.
 CAPTION_DROPOUT, MASK, OFFSET_NOISE, PERTURBATION = range(2, 6)
@@ -62,14 +62,14 @@ def timestep_at(share: Tensor, sampling: TimestepSampling, shift: float, num_tim
     """Timesteps (B,) int64 below which a share of the draws lies: the inverse of their distribution.
 
     "logit_normal" is the sigmoid of a standard normal number, "shifted" s u / (1 + (s - 1) u) of a uniform
-    one: arXiv:2403.03206, sections 3.1 and 5.3.2.
+    one, "shifted_logit_normal" the same of the former: arXiv:2403.03206, sections 3.1 and 5.3.2.
 
     Args:
         share: (B,) fp64 in [0, 1).
-        shift: above 1, "shifted" draws more of the noisy timesteps.
+        shift: above 1, more of the noisy timesteps are drawn where they are shifted.
     """
-    if sampling == "logit_normal":
+    if sampling.endswith("logit_normal"):
         share = torch.special.ndtri(share).sigmoid()
-    elif sampling == "shifted":
+    if sampling.startswith("shifted"):
         share = shift * share / (1 + (shift - 1) * share)
     return (share * num_timesteps).long().clamp(max=num_timesteps - 1)

@@ -78,6 +78,7 @@ def keys_of(findings: list[Finding]) -> list[str | None]:
         {"model_family": "flux2", "timestep_sampling": "shifted"},
         {"model_family": "qwen_image", "timestep_sampling": "shifted", "timestep_shift": 0.5},
         {"model_family": "z_image", "timestep_sampling": "logit_normal"},
+        {"model_family": "flux", "timestep_sampling": "shifted_logit_normal", "timestep_shift": 2.5},
         {"model_family": "sana"},
         {"optimizer": "bnb-adamw8bit"},
         {"base_model_precision": "nf4-bnb", "text_encoder_1_precision": "int8-quanto", "quantize_via": "cpu"},
@@ -364,3 +365,29 @@ def test_import_of_what_cannot_be_trained_writes_nothing(
         command(add_import_options, run_import, *arguments)
     assert "Cannot be done as it is written:" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "lycoris",
+    [
+        {},
+        {
+            "algo": "loha",
+            "linear_dim": 8,
+            "multiplier": 0.5,
+            "apply_preset": {"target_module": ["Attention"]},
+        },
+        {"factor": 12, "apply_preset": {"target_name": ["*attn*"], "name_algo_map": {"*ff*": {"factor": 6}}}},
+    ],
+)
+def test_what_lycoris_builds_goes_into_a_file_of_its_own_and_comes_back(
+    tmp_path: Path, lycoris: dict[str, Any]
+) -> None:
+    config = RunConfig(**SAYABLE, lora_type="lycoris", lycoris_config=lycoris)
+    written, _, findings = export(tmp_path, config, MASKED)
+    assert Path(written["lycoris_config"]) == tmp_path / "out" / "lycoris_config.json"
+    names_layers = bool(lycoris)
+    assert ("lycoris_config" in keys_of(findings)) == (not names_layers)
+    again = import_simpletuner(tmp_path / "out" / "config.json", tmp_path / "out" / "multidatabackend.json")
+    assert again.config.lycoris_config == config.lycoris_config
+    assert again.config.lora_type == "lycoris"

@@ -447,6 +447,8 @@ UNIFORM = {"flow_use_uniform_schedule": True}
 @pytest.mark.parametrize(
     ("given", "sampling", "shift"),
     [
+        ({}, "shifted_logit_normal", 3),
+        ({"flow_schedule_shift": 1.73}, "shifted_logit_normal", 1.73),
         (UNIFORM, "shifted", 3),
         (UNIFORM | {"flow_schedule_shift": 1.5}, "shifted", 1.5),
         (UNIFORM | {"flow_schedule_shift": 0}, "uniform", 3),
@@ -468,15 +470,6 @@ def test_timesteps_of_a_flow_that_are_the_same_here_are_written(
 @pytest.mark.parametrize(
     ("given", "written", "level", "key", "words"),
     [
-        ({}, ("shifted", 3), "differs", "timestep_sampling", "the sigmoid of normal numbers and shifts them"),
-        (
-            {"flow_schedule_shift": 1.73},
-            ("shifted", 1.73),
-            "differs",
-            "timestep_sampling",
-            "SimpleTuner draws the sigmoid of normal numbers and shifts them by 1.73: 'shifted' by 1.73 is "
-            "written, which is uniform numbers shifted so.",
-        ),
         (
             {"flow_schedule_shift": 1, "flow_sigmoid_scale": 0.5},
             ("logit_normal", 3),
@@ -486,10 +479,10 @@ def test_timesteps_of_a_flow_that_are_the_same_here_are_written(
         ),
         (
             {"flow_use_beta_schedule": 1, "flow_beta_schedule_beta": 4},
-            ("shifted", 3),
+            ("shifted_logit_normal", 3),
             "differs",
             "timestep_sampling",
-            "a beta distribution (2, 4) and shifts them by 3",
+            "a beta distribution (2, 4): 'shifted_logit_normal' is written",
         ),
         (
             UNIFORM | {"flow_schedule_auto_shift": True, "flow_schedule_shift": 0},
@@ -527,7 +520,13 @@ def test_timesteps_of_a_flow_that_are_the_same_here_are_written(
             "flow_schedule_shift",
             "2 is left out. It is of the timesteps of flow models, and this is none that Dreamspace trains.",
         ),
-        ({"flux_guidance_value": 3}, ("shifted", 3), "ignored", "flux_guidance_value", "a guidance of 1 in"),
+        (
+            {"flux_guidance_value": 3},
+            ("shifted_logit_normal", 3),
+            "ignored",
+            "flux_guidance_value",
+            "a guidance of 1 in",
+        ),
     ],
 )
 def test_timesteps_of_a_flow_that_differ_are_said(

@@ -101,6 +101,14 @@ def test_logit_normal_timesteps_have_the_density_of_their_definition() -> None:
     ]
 
 
+def test_shifted_logit_normal_timesteps_are_those_of_a_shifted_flow() -> None:
+    share = timestep_at(SHARES, "shifted_logit_normal", 3.0, 1000).double().add(0.5).div(1000)
+    plain = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).double()
+    marks = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    expected = (plain + math.log(3.0)).sigmoid().quantile(marks)
+    torch.testing.assert_close(share.quantile(marks), expected, rtol=0.02, atol=0.003)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
 def test_shifted_timesteps_are_those_of_a_shifted_flow(shift: float) -> None:
     share = timestep_at(SHARES, "shifted", shift, 1000).double().add(0.5).div(1000)
