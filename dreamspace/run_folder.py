@@ -25,6 +25,9 @@ AVERAGED = "adapter-ema"
 PROBE_FILE = "probe.json"
 """What a probe measured, in its job's folder."""
 
+HELD_OUT_FILE = "held_out.json"
+"""In a run, which photos it never learned from, by their content; it stays on this machine."""
+
 
 def step_name(step: int) -> str:
     """The name of what belongs to a step: "step-000200"."""

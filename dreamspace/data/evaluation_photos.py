@@ -1,5 +1,6 @@
 """The photos that a run is judged by, apart from those it learns from."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,7 @@ def split_photos(
     datasets: list[DatasetConfig],
     trained: dict[str, list[Sample]],
     multiple_px: int,
+    recorded: Collection[str] | None = None,
 ) -> tuple[dict[str, list[Sample]], EvaluationPhotos, list[str]]:
     """What is left to train on, what the run is judged by, and warnings.
 
@@ -52,6 +54,8 @@ def split_photos(
 
     Args:
         trained: the samples of each dataset that is trained on.
+        recorded: the content ids of those that this run has held out from its first step on; None lets it
+            choose. Any other photo it may have learned from, whatever was put into its folders since.
     """
     by_eval, warnings = _eval_samples(config, datasets, trained, multiple_px)
     if any(by_eval.values()):
@@ -62,7 +66,8 @@ def split_photos(
     }
     chosen: set[str] = set()
     if holds_out(config, datasets):
-        chosen = held_out_ids(sample.content_id for found in of_subject.values() for sample in found)
+        ids = {sample.content_id for found in of_subject.values() for sample in found}
+        chosen = held_out_ids(ids) if recorded is None else ids & set(recorded)
     left = {
         name: [sample for sample in samples if sample.content_id not in chosen]
         for name, samples in trained.items()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dreamspace.config import DatasetConfig, RunConfig
 from dreamspace.data.photos import photo_files
+from dreamspace.files import read_json, write_json
+from dreamspace.run_folder import HELD_OUT_FILE
 
 FEWEST_PHOTOS = 6
 """With fewer, each is needed for the training."""
@@ -48,6 +50,31 @@ def _hashed(path: Path, _changed_ns: int) -> str:
 def holds_out(config: RunConfig, datasets: Sequence[DatasetConfig]) -> bool:
     """Whether a run keeps photos out of its training: it may, and has no dataset of its own for that."""
     return config.held_out_photos and not eval_datasets(datasets)
+
+
+def read_held_out(run_dir: Path) -> frozenset[str] | None:
+    """The content ids of the photos that a run has held out so far.
+
+    None where no checkpoint was trained yet, so that it may still choose, or where an older run did not
+    write them down.
+
+    Raises:
+        ValueError: if the file is broken.
+    """
+    file = run_dir / HELD_OUT_FILE
+    if not file.exists() or not any(run_dir.glob("checkpoints/step-*")):
+        return None
+    ids = read_json(file)
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise ValueError(
+            f"{file} must be a list of content ids. Delete it, and the run chooses its held-out photos anew."
+        )
+    return frozenset(ids)
+
+
+def write_held_out(run_dir: Path, content_ids: Iterable[str]) -> None:
+    """Write down which photos a run holds out: those of its folders may change before it is judged."""
+    write_json(run_dir / HELD_OUT_FILE, sorted(content_ids))
 
 
 def eval_datasets(datasets: Iterable[DatasetConfig]) -> list[DatasetConfig]:

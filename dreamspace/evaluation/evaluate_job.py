@@ -20,6 +20,7 @@ from dreamspace.config import (
 )
 from dreamspace.data.evaluation_photos import EvaluationPhotos, split_photos
 from dreamspace.data.geometry import dataset_edge_px
+from dreamspace.data.held_out import read_held_out
 from dreamspace.data.hub_dataset import local_copy
 from dreamspace.data.samples import Sample, read_samples
 from dreamspace.evaluation.evaluation import STRENGTHS, Entrant, Evaluation, Loadable
@@ -41,13 +42,18 @@ from dreamspace.run_folder import REPORT_FILE, WEIGHTS_NAME, adapter_folder, ste
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated, as files say it: settings, datasets, checkpoints, and where the outcome goes."""
+    """What is evaluated, as files say it: settings, datasets, checkpoints, and where the outcome goes.
+
+    Attributes:
+        held_out: see `read_held_out`.
+    """
 
     config: RunConfig
     datasets: list[DatasetConfig]
     entrants: list[Entrant]
     out: Path
     is_run: bool
+    held_out: frozenset[str] | None = None
 
 
 def evaluate(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None:
@@ -160,7 +166,7 @@ def _run(arguments: dict[str, Any]) -> _Subject:
         )
     out = Path(arguments.get("out") or run_dir)
     datasets = [d for d in read_datasets(run_dir / "multidatabackend.json") if not d.disabled]
-    return _Subject(config, datasets, entrants, out, is_run=True)
+    return _Subject(config, datasets, entrants, out, is_run=True, held_out=read_held_out(run_dir))
 
 
 def _foreign(job_dir: Path, arguments: dict[str, Any]) -> _Subject:
@@ -189,7 +195,7 @@ def _photos(
     }
     if not subject.is_run:  # Which of the photos it was trained on, nothing says.
         return [sample for samples in found.values() for sample in samples], EvaluationPhotos(found, "weak")
-    left, photos, _ = split_photos(subject.config, datasets, found, model.multiple_px)
+    left, photos, _ = split_photos(subject.config, datasets, found, model.multiple_px, subject.held_out)
     trained = EvaluationPhotos(left, "weak").different
     return trained, photos
 

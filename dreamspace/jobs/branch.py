@@ -9,7 +9,7 @@ from dreamspace.config import RunConfig, apply_settings
 from dreamspace.files import replace_file
 from dreamspace.jobs.events import EVENTS_FILE, read_events
 from dreamspace.jobs.new_run import copy_run
-from dreamspace.run_folder import step_of, weights_file
+from dreamspace.run_folder import HELD_OUT_FILE, step_of, weights_file
 
 
 def branch_run(
@@ -21,7 +21,7 @@ def branch_run(
 ) -> None:
     """Write a run into `run_dir` that goes on from a checkpoint of another run when it is resumed.
 
-    It has that run's settings, the checkpoint, and the losses and images up to it.
+    It has that run's settings, its held-out photos, the checkpoint, and the losses and images up to it.
 
     Args:
         checkpoint: a folder `checkpoints/step-...` of a run.
@@ -53,6 +53,8 @@ def branch_run(
     )
     try:
         _copy_history(other, run_dir, step)
+        if (other / HELD_OUT_FILE).is_file():
+            shutil.copyfile(other / HELD_OUT_FILE, run_dir / HELD_OUT_FILE)
         shutil.copytree(checkpoint, run_dir / "checkpoints" / checkpoint.name)
     except OSError as error:
         (run_dir / "config.json").unlink()  # without it the folder holds no run

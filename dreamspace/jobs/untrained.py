@@ -10,7 +10,7 @@ from dreamspace.jobs.events import EVENTS_FILE
 from dreamspace.jobs.job import ENDED_FILE, JOB_FILE, PROCESS_FILE, Job, is_live
 from dreamspace.jobs.log import LOG_FILE
 from dreamspace.jobs.workspace import job_status
-from dreamspace.run_folder import adapter_folder
+from dreamspace.run_folder import HELD_OUT_FILE, adapter_folder
 
 # Names that only jobs of ours give; a folder that is empty then goes, too.
 _PATTERNS = {
@@ -21,7 +21,7 @@ _PATTERNS = {
 }
 
 # The job last: as long as it is there, a clearing that was cut short is taken up again.
-_FILES = (EVENTS_FILE, LOG_FILE, PROCESS_FILE, ENDED_FILE, JOB_FILE)
+_FILES = (HELD_OUT_FILE, EVENTS_FILE, LOG_FILE, PROCESS_FILE, ENDED_FILE, JOB_FILE)
 
 
 def is_untrained(run_dir: Path) -> bool:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,6 +90,12 @@ class TrainingSet:
         """How many photos of the subject there are."""
         return len(self.instances)
 
+    def still_held_out(self, recorded: Collection[str] | None) -> set[str]:
+        """The content ids of the photos that the run has held out so far and does not train on now."""
+        judged_by = self.judged_by.different if self.judged_by.evidence == "held_out" else []
+        chosen = {sample.content_id for sample in judged_by} if recorded is None else set(recorded)
+        return chosen - {sample.content_id for sample in self.instances}
+
     def mixture(self, num_steps: int) -> dict[str, float]:
         """The share of each dataset among the rows of a run, by its plan."""
         return self.plan.mixture(min(num_steps, MIXTURE_STEPS))
@@ -146,6 +153,7 @@ def read_training_set(
     events: EventWriter,
     step_rows: int,
     text: TextEncoders | None = None,
+    held_out: Collection[str] | None = None,
 ) -> TrainingSet:
     """Read all photos, encode what is not cached, and leave neither VAE nor text encoder in memory.
 
@@ -153,6 +161,7 @@ def read_training_set(
         text: the text encoders as they are before the training, where they are trained.
         datasets: all of the run, local ones; those of masks and caches among them.
         step_rows: rows of a full global step, over all ranks and micro-batches.
+        held_out: the photos that the run has held out so far; see `split_photos`.
 
     Raises:
         ValueError: if a folder holds no photo that can be used, a resolution does not fit, or a caption or
@@ -164,7 +173,7 @@ def read_training_set(
     for folder in dict.fromkeys(dataset.instance_data_dir for dataset in trained):
         for warning in unread_pictures(folder, folders):
             events.write("warning", message=warning, hint="")
-    samples, judged_by = _read_photos(config, datasets, trained, model, events)
+    samples, judged_by = _read_photos(config, datasets, trained, model, events, held_out)
     plan = StepPlan(
         [_planned(dataset, found) for dataset, found in zip(trained, samples, strict=True)],
         config.seed,
@@ -221,6 +230,7 @@ def _read_photos(
     trained: list[DatasetConfig],
     model: BaseModel,
     events: EventWriter,
+    held_out: Collection[str] | None,
 ) -> tuple[list[list[Sample]], EvaluationPhotos]:
     """The samples of each dataset that is trained on, and the photos that the run is judged by."""
     found: dict[str, list[Sample]] = {}
@@ -232,7 +242,7 @@ def _read_photos(
         if isinstance(model.family, PictureFamily) and not dataset.is_regularisation_data:
             for warning in softness_warnings(samples):
                 events.write("warning", message=warning, hint=SOFTNESS_HINT)
-    left, judged_by, warnings = split_photos(config, datasets, found, model.multiple_px)
+    left, judged_by, warnings = split_photos(config, datasets, found, model.multiple_px, held_out)
     for warning in warnings:
         events.write("warning", message=warning, hint="")
     return [left[dataset.id] for dataset in trained], judged_by

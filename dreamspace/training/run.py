@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from dreamspace.config import RunConfig, load_datasets
 from dreamspace.config.families import FEW_STEP_WARNING, few_step_advice
+from dreamspace.data.held_out import read_held_out, write_held_out
 from dreamspace.data.plan import StepPlan
 from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.evaluation.plan import evaluation_plan
@@ -102,10 +103,13 @@ def begin(job_dir: Path, events: EventWriter, resumes: bool = False) -> "tuple[R
         drawn = config.validation_num_inference_steps, config.validation_guidance
         events.write("warning", message=FEW_STEP_WARNING, hint=few_step_advice(model.family.name, *drawn))
     text = trained_text(config, model)
-    found = prepared(config, datasets, model, accelerator, job_dir, events, text)
+    held_out = read_held_out(job_dir)
+    found = prepared(config, datasets, model, accelerator, job_dir, events, text, held_out)
     if found is None:
         return None
     datasets, training_set = found
+    if accelerator.is_main_process and (held_out is not None or not resumes):
+        write_held_out(job_dir, training_set.still_held_out(held_out))
     events.write(
         "mixture",
         datasets=training_set.mixture(config.max_train_steps),

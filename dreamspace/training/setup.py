@@ -1,5 +1,6 @@
 """What a run needs before its loop: settings that fit the model, what is trained on, and what is trained."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -69,8 +70,13 @@ def prepared(
     job_dir: Path,
     events: EventWriter,
     text: TextEncoders | None = None,
+    held_out: Collection[str] | None = None,
 ) -> tuple[list[DatasetConfig], TrainingSet] | None:
-    """The datasets as they lie here and what is trained on, encoded; None if a stop was asked for."""
+    """The datasets as they lie here and what is trained on, encoded; None if a stop was asked for.
+
+    Args:
+        held_out: the photos that the run has held out so far; see `split_photos`.
+    """
     if accelerator.is_main_process:
         drawn = class_dataset(config, datasets, priors_of(model))
         if drawn is not None:
@@ -80,7 +86,7 @@ def prepared(
     step_rows = config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
     with accelerator.main_process_first():
         datasets = local_datasets(datasets, model.cache, events)
-        return datasets, read_training_set(config, datasets, model, events, step_rows, text)
+        return datasets, read_training_set(config, datasets, model, events, step_rows, text, held_out)
 
 
 def load_trainable(

@@ -104,3 +104,16 @@ def test_what_a_run_is_judged_by_is_said_before_it_starts(tmp_path: Path):
     assert "weak evidence" in announcement(CONFIG, [cropped_dataset(five)])
     own = [*datasets, cropped_dataset(five, id="eval", dataset_type="eval")]
     assert "eval datasets" in announcement(CONFIG, own)
+
+
+def test_what_was_recorded_stays_held_out_and_nothing_takes_its_place(tmp_path: Path):
+    photos = draw_photos(tmp_path / "photos", 10)
+    datasets = [cropped_dataset(photos)]
+    recorded = {sample.content_id for sample in read(datasets)["subject"][:1]}
+    left, judged_by, _ = split_photos(CONFIG, datasets, read(datasets), 8, recorded)
+    assert judged_by.held_out_names == ["00.png"]
+    assert len(left["subject"]) == 9
+    (photos / "00.png").unlink()
+    left, judged_by, _ = split_photos(CONFIG, datasets, read(datasets), 8, recorded)
+    assert judged_by.evidence == "weak"
+    assert len(left["subject"]) == 9
