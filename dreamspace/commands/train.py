@@ -19,7 +19,7 @@ from dreamspace.config import (
 from dreamspace.config.dataset import MAX_EDGE_PX
 from dreamspace.config.findings import report
 from dreamspace.data.captions import check_caption_files
-from dreamspace.data.held_out import announcement
+from dreamspace.data.held_out import announcement, read_held_out
 from dreamspace.data.kohya import is_kohya_folder, read_kohya_folder
 from dreamspace.data.lint import lint_run
 from dreamspace.data.photos import list_photos
@@ -159,7 +159,7 @@ def run_train(options: argparse.Namespace) -> int:
     hints = report(lint_run(config, datasets))
     if hints:
         print(hints, flush=True)
-    print(announcement(config, datasets), flush=True)
+    print(announcement(config, datasets, read_held_out(run_dir)), flush=True)
     secrets = secrets_for(config.pretrained_model_name_or_path)
     return run_job_in(run_dir, "train", {"resume": resumes}, secrets=secrets)
 

@@ -130,7 +130,7 @@ def plan_geometry(
     assert min(width_px, height_px) > 0, (width_px, height_px)
     photo = (width_px, height_px)
     size = _bucket(photo, rules, multiple_px, seed_key)
-    reason = _reason_to_leave_out(photo, rules)
+    reason = reason_to_leave_out(photo, rules)
     if reason is not None:
         return LeftOut(reason)
     scale = cover = max(size[0] / width_px, size[1] / height_px)
@@ -250,7 +250,8 @@ def _area_px(size: float, rules: GeometryRules) -> float:
     return size * 1e6 if rules.resolution_type == "area" else size**2
 
 
-def _reason_to_leave_out(photo: Size, rules: GeometryRules) -> str | None:
+def reason_to_leave_out(photo: Size, rules: GeometryRules) -> str | None:
+    """Why the rules leave out an upright photo of (width, height) px, whatever the model; None if not."""
     width, height = photo
     if rules.minimum_image_size is not None:
         least = _area_px(rules.minimum_image_size, rules)

@@ -1,12 +1,13 @@
 """Held-out photos: those of the subject that a run is judged by and never learns from."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from dreamspace.config import DatasetConfig, RunConfig
-from dreamspace.data.photos import photo_files
+from dreamspace.data.geometry import GeometryRules, reason_to_leave_out
+from dreamspace.data.photos import PhotoError, photo_files, photo_size
 from dreamspace.files import read_json, write_json
 from dreamspace.run_folder import HELD_OUT_FILE
 
@@ -82,34 +83,75 @@ def eval_datasets(datasets: Iterable[DatasetConfig]) -> list[DatasetConfig]:
     return [dataset for dataset in datasets if dataset.dataset_type == "eval" and not dataset.disabled]
 
 
-def held_out_files(config: RunConfig, datasets: Sequence[DatasetConfig]) -> list[Path]:
-    """The files of the subject's photos that a run will hold out, sorted; those of folders here alone."""
+def held_out_files(
+    config: RunConfig, datasets: Sequence[DatasetConfig], recorded: Collection[str] | None = None
+) -> list[Path]:
+    """The files of the subject's photos that a run will hold out, sorted; those of folders here alone.
+
+    Photos that the run leaves out for their size count as little here as there.
+
+    Args:
+        recorded: what the run has held out so far; see `read_held_out`.
+    """
     if not holds_out(config, datasets):
         return []
-    subjects = [dataset for dataset in datasets if dataset.is_trained and not dataset.is_regularisation_data]
-    folders = {
-        dataset.instance_data_dir: dataset.max_num_samples for dataset in subjects if dataset.type == "local"
-    }
-    found = [(folder, limit) for folder, limit in folders.items() if folder.is_dir()]
-    photos = [photo for folder, limit in found for photo in photo_files(folder)[:limit]]
-    if len(photos) < FEWEST_PHOTOS:
+    usable = [
+        _usable_photos(dataset)
+        for dataset in datasets
+        if dataset.is_trained and not dataset.is_regularisation_data and dataset.type == "local"
+    ]
+    photos = sorted({photo for found in usable for photo in found})
+    if recorded is None and len(photos) < FEWEST_PHOTOS:
         return []
     ids = {photo: content_id(photo) for photo in photos}
-    chosen = held_out_ids(ids.values())
-    return sorted(photo for photo, found in ids.items() if found in chosen)
+    chosen = held_out_ids(ids.values()) if recorded is None else recorded
+    if any(found and all(ids[photo] in chosen for photo in found) for found in usable):
+        return []  # as a dataset would be left empty
+    return [photo for photo in photos if ids[photo] in chosen]
 
 
-def announcement(config: RunConfig, datasets: Sequence[DatasetConfig]) -> str:
-    """What a run is judged by, in a sentence for before it starts."""
-    held_out = held_out_files(config, datasets)
+def _usable_photos(dataset: DatasetConfig) -> list[Path]:
+    """The photos of a dataset that its rules do not leave out."""
+    folder, rules = dataset.instance_data_dir, GeometryRules.of(dataset)
+    photos = photo_files(folder)[: dataset.max_num_samples] if folder and folder.is_dir() else []
+    sizes = {photo: _size(photo, photo.stat().st_mtime_ns) for photo in photos}
+    return [photo for photo, size in sizes.items() if size and reason_to_leave_out(size, rules) is None]
+
+
+@lru_cache(maxsize=4096)
+def _size(path: Path, _changed_ns: int) -> tuple[int, int] | None:
+    """(width, height) in px of an upright photo; None of one that cannot be used."""
+    try:
+        return photo_size(path)
+    except PhotoError:
+        return None
+
+
+def announcement(
+    config: RunConfig,
+    datasets: Sequence[DatasetConfig],
+    recorded: Collection[str] | None = None,
+    called: Callable[[Path], str] = lambda photo: photo.name,
+) -> str:
+    """What a run is judged by, in a sentence for before it starts, or goes on with what is `recorded`.
+
+    Args:
+        called: how the sentence calls a photo.
+    """
+    held_out = held_out_files(config, datasets, recorded)
     if held_out:
-        names = ", ".join(path.name for path in held_out)
+        names = ", ".join(map(called, held_out))
         return (
             f"Held out to judge the run by, never trained on: {names}. Set held_out_photos to false to train "
             "on all photos."
         )
     if eval_datasets(datasets):
         return "The run is judged by the photos of its eval datasets."
+    if recorded is not None:
+        return (
+            "None of the photos was held out from the first step on, so that scores are weak evidence; a new "
+            "run chooses anew."
+        )
     return (
         f"All photos are trained on, so that scores are weak evidence; with {FEWEST_PHOTOS} or more, and "
         "held_out_photos, one in five is kept to judge by."

@@ -6,7 +6,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -103,19 +105,29 @@ def read_photo(path: Path) -> tuple[Image.Image, list[str]]:
         PhotoError: a ValueError that names the file and says why it cannot be used.
     """
     path = Path(path)
-    _check_file(path)
-    # Pillow warns of large images, odd EXIF and cut-off TIFFs; what matters of these is said in our words.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path.name, f"{image.width} x {image.height} px")
-            try:
-                return _upright_srgb(image, path.name)
-            except _DECODE_ERRORS as error:
-                raise PhotoError(
-                    path.name, f"the file is damaged or cut off ({error}). Copy or export it again."
-                ) from error
+    with _opened(path) as image:
+        try:
+            return _upright_srgb(image, path.name)
+        except _DECODE_ERRORS as error:
+            raise PhotoError(
+                path.name, f"the file is damaged or cut off ({error}). Copy or export it again."
+            ) from error
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(width, height) in px of the upright photo, from the file's head: no pixel is decoded.
+
+    Raises:
+        PhotoError: as `read_photo`, but for damage that only decoding finds.
+    """
+    with _opened(Path(path)) as image:
+        try:
+            turn = image.getexif().get(ExifTags.Base.Orientation)
+        except _DECODE_ERRORS:
+            turn = None
+        # Pillow gives the size of a TIFF as it is after the turn.
+        lies = turn in _ON_ITS_SIDE and image.format != "TIFF"
+        return (image.height, image.width) if lies else image.size
 
 
 def photo_id(image: Image.Image) -> str:
@@ -268,6 +280,19 @@ def _check_file(path: Path) -> None:
             f"the file has {num_bytes / 1e6:.1f} MB and the limit is {MAX_FILE_BYTES / 1e6:.0f} MB. "
             "Save it smaller, as JPEG for example.",
         )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture before it is decoded; raises PhotoError."""
+    _check_file(path)
+    # Pillow warns of large images, odd EXIF and cut-off TIFFs; what matters of these is said in our words.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(path.name, f"{image.width} x {image.height} px")
+            yield image
 
 
 def _open(path: Path) -> Image.Image:

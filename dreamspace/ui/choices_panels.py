@@ -1,12 +1,14 @@
 """What step 5 shows: its tables of choices, and the plan that follows from them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from dreamspace.config import RunConfig, instance_prompt, load_preset
+from dreamspace.config import RunConfig, instance_prompt, load_preset, subject_datasets
 from dreamspace.config.families import DISTILLED_ADVICE, FEW_STEP_WARNING, distilled_family
+from dreamspace.data.held_out import announcement, held_out_files
 from dreamspace.data.lint import lint_run
 from dreamspace.estimate.hardware import PRICES_DATE
 from dreamspace.mini.world import CLASSES
@@ -183,6 +185,16 @@ def _advice(page: Page, form: Form) -> str:
     )
 
 
+def _judges(page: Page, config: RunConfig, resolution: int) -> tuple[list[Path], str]:
+    """The photos that the run will hold out, and what it is judged by in a sentence; "" without photos."""
+    if page.subject is None or not page.photos:
+        return [], ""
+    numbers = {photo.name: number for number, photo in enumerate(page.photos, 1)}
+    datasets = subject_datasets(page.subject.photos_dir, "a photo", resolution)
+    sentence = announcement(config, datasets, called=lambda photo: f"photo {numbers[photo.name]}")
+    return held_out_files(config, datasets), sentence
+
+
 def _plan(page: Page, form: Form) -> str:
     """What will happen, with pictures, what it takes, and by which rule."""
     found, need, problem = None, None, ""
@@ -196,10 +208,13 @@ def _plan(page: Page, form: Form) -> str:
     model = config.pretrained_model_name_or_path
     is_unknown = model == "mini" and class_word and class_word not in CLASSES
     subject = page.subject
+    held_out, judged_by = _judges(page, config, resolution)
     return str(
         render(
             "plan.html",
             photos=page.photos,
+            held_out=held_out,
+            judged_by=judged_by,
             prompt=instance_prompt(form.token, class_word) if class_word else "",
             class_word=class_word,
             config=config,

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from dreamspace.config import DatasetConfig, RunConfig
 from dreamspace.data.evaluation_photos import split_photos
-from dreamspace.data.held_out import announcement, held_out_files, held_out_ids
+from dreamspace.data.held_out import announcement, content_id, held_out_files, held_out_ids
 from dreamspace.data.samples import Sample, read_samples
 from tests.tiny_runs import cropped_dataset, draw_photos
 
@@ -117,3 +119,39 @@ def test_what_was_recorded_stays_held_out_and_nothing_takes_its_place(tmp_path: 
     left, judged_by, _ = split_photos(CONFIG, datasets, read(datasets), 8, recorded)
     assert judged_by.evidence == "weak"
     assert len(left["subject"]) == 9
+
+
+def test_a_photo_that_is_too_small_is_not_announced_and_counts_for_nothing(tmp_path: Path):
+    rules = {"minimum_image_size": 60}
+    for number in range(6):
+        folder = draw_photos(tmp_path / f"{number}", 7)
+        small = folder / f"{number:02d}.png"
+        with Image.open(small) as image:
+            image.resize((40, 40)).save(small)
+        datasets = [cropped_dataset(folder, **rules)]
+        _, judged_by, _ = split_photos(CONFIG, datasets, read(datasets), 8)
+        assert [path.name for path in held_out_files(CONFIG, datasets)] == judged_by.held_out_names
+        assert len(judged_by.held_out_names) == 1
+    (folder / "06.png").unlink()  # five are left that can be used
+    assert len(list(folder.iterdir())) == 6
+    assert "weak evidence" in announcement(CONFIG, datasets)
+
+
+def test_what_a_dataset_cannot_spare_is_not_announced(tmp_path: Path):
+    all_photos = draw_photos(tmp_path / "all", 6)
+    (held_out,) = held_out_files(CONFIG, [cropped_dataset(all_photos)])
+    (tmp_path / "single").mkdir()
+    held_out.rename(tmp_path / "single" / held_out.name)
+    datasets = [cropped_dataset(tmp_path / "single", id="single"), cropped_dataset(all_photos, id="more")]
+    _, judged_by, _ = split_photos(CONFIG, datasets, read(datasets), 8)
+    assert judged_by.evidence == "weak"
+    assert held_out_files(CONFIG, datasets) == []
+
+
+def test_a_run_that_goes_on_announces_what_it_held_out_before(tmp_path: Path):
+    datasets = [cropped_dataset(draw_photos(tmp_path / "photos", 7))]
+    recorded = {content_id(tmp_path / "photos" / "03.png")}
+    assert ": 03.png." in announcement(CONFIG, datasets, recorded)
+    (tmp_path / "photos" / "03.png").unlink()
+    for none_left in (recorded, set()):
+        assert "None of the photos was held out" in announcement(CONFIG, datasets, none_left)

@@ -21,6 +21,7 @@ from dreamspace.data.photos import (
     import_photos,
     list_photos,
     photo_id,
+    photo_size,
     read_photo,
 )
 
@@ -97,6 +98,7 @@ def test_exif_turn_is_applied_once(
     exif[0x0112] = orientation
     picture().transpose(back).save(path, exif=exif, **({"quality": 100} if suffix != ".png" else {}))
     assert_close(read_photo(path)[0], picture(), tolerance=12)
+    assert photo_size(path) == picture().size
 
 
 def test_heic_turn_is_applied_once(tmp_path: Path) -> None:
@@ -104,6 +106,7 @@ def test_heic_turn_is_applied_once(tmp_path: Path) -> None:
     exif[0x0112] = 6
     picture().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "p.heic", exif=exif.tobytes(), quality=100)
     assert_close(read_photo(tmp_path / "p.heic")[0], picture(), tolerance=12)
+    assert photo_size(tmp_path / "p.heic") == picture().size
 
 
 def test_nothing_of_the_metadata_survives(tmp_path: Path) -> None:

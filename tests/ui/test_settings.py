@@ -8,8 +8,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from dreamspace.config import RunConfig, load_datasets, load_preset, prior_of
+from dreamspace.config import RunConfig, load_datasets, load_preset, prior_of, subject_datasets
 from dreamspace.data.captions import captions_of
+from dreamspace.data.held_out import held_out_files
 from dreamspace.data.masks import find_mask
 from dreamspace.jobs.new_run import prior_folder, write_run
 from dreamspace.jobs.workspace import Workspace
@@ -266,3 +267,19 @@ def test_what_is_legal_and_hardly_meant_is_said_before_the_start(workspace: Work
         "lr_warmup_steps: lr_scheduler 'constant' has no warm-up: use 'constant_with_warmup'."
         in html.unescape(plan)
     )
+
+
+def test_the_plan_says_what_the_run_will_be_judged_by(workspace: Workspace) -> None:
+    subject = biscuit(workspace)
+    page = Page(workspace, Histories(), View(subject_id=subject.dir.name))
+    (held_out,) = held_out_files(RunConfig(), subject_datasets(subject.photos_dir, "a photo", 128))
+    number, num_photos = page.photos.index(held_out) + 1, len(page.photos)
+    shown = choices_panels._plan(page, form())
+    assert f"Held out to judge the run by, never trained on: photo {number}." in shown
+    assert f"<dd>{num_photos - 1} of {num_photos} photos" in shown
+    assert f'photos/{held_out.name}?v=0&amp;w=160" alt="held out"' in shown
+    for photo in page.photos[5:]:
+        photo.unlink()
+    shown = choices_panels._plan(Page(workspace, Histories(), page.view), form())
+    assert "scores are weak evidence" in shown
+    assert "<dd>5 photos" in shown
