@@ -36,7 +36,7 @@ def watch(job_dir: Path) -> int:
 
 
 class Printer:
-    """Shows events as lines: stages, progress every few seconds, warnings, and where results are.
+    """Shows events as lines: stages, progress every few seconds, warnings, verdict, and where results are.
 
     Args:
         first_seq: of the first event to show; those of an earlier attempt have been seen.
@@ -73,6 +73,8 @@ class Printer:
             case "warning":
                 text = f"Warning: {event['message']} {event['hint'] or ''}"
                 print(text.rstrip(), file=sys.stderr, flush=True)
+            case "verdict":
+                print(f"Verdict: {event['reason']}", flush=True)
             case "done" | "stopped":
                 ended = "Done" if event["kind"] == "done" else "Stopped and saved"
                 path = str(event["path"] or "")

@@ -4,12 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dreamspace.commands.jobs import run_job, secrets_for
+from dreamspace.commands.jobs import run_job_in, secrets_for
 from dreamspace.commands.options import given_name, given_path
 from dreamspace.config import RunConfig
 from dreamspace.data.photos import list_photos
+from dreamspace.evaluation.leaks import leak_table
+from dreamspace.evaluation.plots import Outcome
+from dreamspace.files import read_json
 from dreamspace.jobs.new_run import absolute_model, writable_folder
-from dreamspace.run_folder import WEIGHTS_NAME
+from dreamspace.jobs.workspace import Workspace, job_status
+from dreamspace.run_folder import EVALUATION_FILE, WEIGHTS_NAME
 
 
 def add_evaluate_options(evaluate: argparse.ArgumentParser) -> None:
@@ -37,7 +41,23 @@ def run_evaluate(options: argparse.Namespace) -> int:
     model = arguments.get("model")
     if options.run_dir:
         model = RunConfig.load(options.run_dir / "config.json").pretrained_model_name_or_path
-    return run_job("evaluate", arguments, secrets=secrets_for(model))
+    job_dir = Workspace().new_job_dir("evaluate")
+    exit_status = run_job_in(job_dir, "evaluate", arguments, secrets=secrets_for(model))
+    if job_status(job_dir).status == "done":
+        _show(read_json((options.out or options.run_dir or job_dir) / EVALUATION_FILE))
+    return exit_status
+
+
+def _show(outcome: Outcome) -> None:
+    """Print what is wrong, what to try next, and the leak test of the recommended checkpoint."""
+    for title, sentences in (("Warnings", outcome["warnings"]), ("What to try next", outcome["next_steps"])):
+        if sentences:
+            print(f"{title}:", *(f"  {sentence}" for sentence in sentences), sep="\n")
+    print("What should not show the subject, against the base model:")
+    print(f"  {'':44}{'gain in likeness':>17}{'share':>7}{'drift':>8}")
+    for row in leak_table(outcome):
+        share = "" if row.share is None else f"{row.share:.0%}"
+        print(f"  {row.what:44}{row.gain:>+17.3f}{share:>7}{row.drift:>8.3f}")
 
 
 def _of_run(options: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.files import replace_file
 from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
@@ -32,6 +33,7 @@ def write_report(out: Path, outcome: Outcome) -> Path:
         verdict_plot=verdict_plot(outcome),
         steps_plot=steps_plot(outcome),
         grid=[(name, images(folder, [f"{index}-{first}.jpg" for index in shown])) for name, folder in rows],
+        leaks=leak_table(outcome),
         leak_grid=[
             (
                 name,

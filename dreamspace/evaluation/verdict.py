@@ -7,10 +7,11 @@ other beats in both, the one with the largest product is recommended.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dreamspace.evaluation.figures import Figures, PhotoFigures
+from dreamspace.evaluation.plan import LeakKind
 
 PENALTY = 0.5
 """What a full leak, or a full copy, takes off a checkpoint's score."""
@@ -24,6 +25,14 @@ _SMALLEST_GAP = 0.02
 LEAKS, COPIES, BURNT, UNDERFIT, DISOBEYS = 0.3, 0.3, 1.25, 0.35, 0.7
 """From where on a share of leak or copying, or a contrast relative to the photos', is warned of; and the
 likeness and adherence below which a checkpoint has learned or obeys too little."""
+
+LEAKING: dict[LeakKind, str] = {
+    "class": "images of the class alone",
+    "other class": "images of another class",
+    "empty": "images without a prompt",
+}
+"""Prompts into which the subject leaks if it shows, and what their images are called. One that asks for the
+subject beside something else is none of them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Standing:
         copying: how much nearer its images are to photos it was trained on than other photos of the subject
             are, from 0 to 1, where they are these photos.
         contrast: relative to the photos' or the base model's, whichever is higher.
+        leaks: the same as `leak` for each kind of prompt that was drawn; `leak` is what counts.
         is_on_front: whether no other is better in both adherence and what its likeness counts.
     """
 
@@ -74,6 +84,7 @@ class Standing:
     leak: float
     copying: float
     contrast: float
+    leaks: dict[LeakKind, float] = field(default_factory=dict)
     is_on_front: bool = False
 
     @property
@@ -125,8 +136,12 @@ def standing(candidate: Candidate, figures: Figures, base: Figures, photos: Phot
     adherence = _share((figures.clip_mean - figures.clip_mismatched) / obeyed)
     # The class word is what a leak harms; without a token it is the subject's own, and others tell.
     kinds = ["class"] if "class" in figures.leaks else ["other class", "empty"]
-    leaked = [figures.leaks[kind].likeness - base.leaks[kind].likeness for kind in kinds]
-    leak = _share(max(leaked) / max(gain, _SMALLEST_GAP))
+    leaks = {
+        kind: leak_share(figures.leaks[kind].likeness - base.leaks[kind].likeness, gain)
+        for kind in LEAKING
+        if kind in figures.leaks
+    }
+    leak = max(leaks[kind] for kind in kinds)
     room = max(1 - photos.nearest_photo, _SMALLEST_GAP)
     copying = _share((figures.nearest_photo - photos.nearest_photo) / room)
     return Standing(
@@ -136,7 +151,13 @@ def standing(candidate: Candidate, figures: Figures, base: Figures, photos: Phot
         leak,
         copying,
         figures.contrast / max(base.contrast, photos.contrast, 1e-6),
+        leaks,
     )
+
+
+def leak_share(leaked: float, gain: float) -> float:
+    """How much of the likeness that the subject's prompts gained other images gained too, 0 to 1."""
+    return _share(leaked / max(gain, _SMALLEST_GAP))
 
 
 def _share(value: float) -> float:
@@ -216,8 +237,11 @@ def _advice(best: Standing, standings: Sequence[Standing], traits: Traits) -> tu
         warnings.append("Underfit: even the best checkpoint is closer to the base model than to the photos.")
         if not later:
             steps.append("Train longer, or at a higher learning_rate or lora_rank.")
-    if best.leak > LEAKS:
-        warnings.append(f"Leak: images of the class alone, too, gained {best.leak:.0%} of the likeness.")
+    leaks = {kind: share for kind, share in best.leaks.items() if share > LEAKS}
+    warnings += [
+        f"Leak: {LEAKING[kind]}, too, gained {share:.0%} of the likeness." for kind, share in leaks.items()
+    ]
+    if best.leak > LEAKS or (leaks and not traits.has_prior):
         steps.append(
             "Write richer captions for the class images, and have more of them: the class is forgotten."
             if traits.has_prior

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
 from dreamspace.jobs.launcher import stop
 from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
@@ -189,6 +190,7 @@ def _verdict(page: Page, chosen: int = 0) -> Markup:
         status=status,
         missing=_missing(page),
         best=_best(outcome),
+        leaks=leak_table(outcome),
         measures=MEASURES,
         plots=[plot for plot in (verdict_plot(outcome, address, chosen), steps_plot(outcome)) if plot],
         rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],

@@ -1,6 +1,7 @@
 """The `evaluate` job by the real command, on a run and on an adapter from elsewhere."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tiny_runs import assert_refused, cropped_dataset, draw_photos, run_command, write_run_folder
 
 from dreamspace.config import RunConfig
+from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plan import evaluation_plan
 from dreamspace.mini import MODEL_FOLDER
 from tests.tiny_runs import train_here
@@ -41,6 +43,14 @@ def evaluated(run: Path) -> Path:
     result = run_command("evaluate", run)
     assert result.returncode == 0, result.stderr
     assert str(run / "evaluation.html") in result.stdout
+    outcome = outcome_of(run)
+    assert f"Verdict: {outcome['reason']}" in result.stdout
+    for sentence in [*outcome["warnings"], *outcome["next_steps"]]:
+        assert f"\n  {sentence}\n" in result.stdout
+    for row in leak_table(outcome):
+        assert re.search(
+            rf"  {row.what} .*{re.escape(f'{row.gain:+.3f}')} .* {row.drift:.3f}\n", result.stdout
+        )
     return run
 
 
@@ -75,6 +85,11 @@ def test_the_report_holds_everything_in_one_file(evaluated: Path):
     assert "http" not in report.replace("http-equiv", "")
     grid = report[report.index("Checkpoint by prompt") : report.index("What should not show")]
     assert grid.count("<img") == 2 * 5
+    leaks = leak_table(outcome)
+    assert [row.prompt for row in leaks] == list(outcome["leak_prompts"].values())
+    for row in leaks:
+        share = "" if row.share is None else f"{row.share:.0%}"
+        assert f"<td>{row.gain:+.3f}</td><td>{share}</td><td>{row.drift:.3f}</td>" in report
     strengths = report[report.index("Strength by prompt") :]
     assert strengths.count("<img") == 3 * 2
     assert str(evaluated) not in report

@@ -71,9 +71,33 @@ def test_a_leak_is_warned_of_and_a_prior_advised_unless_there_is_one():
     assert not any("with a prior" in step for step in with_prior.next_steps)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("other class", "Leak: images of another class, too, gained 100% of the likeness."),
+        ("empty", "Leak: images without a prompt, too, gained 100% of the likeness."),
+    ],
+)
+def test_a_leak_into_other_prompts_is_warned_of_and_changes_no_score(kind: str, words: str):
+    base = replace(BASE, leaks=BASE.leaks | {"other class": LeakFigures(0.3, 0.0)})
+    kept, leaking = (
+        replace(figures(0.7), leaks=base.leaks | {kind: LeakFigures(x, 0.5)}) for x in (0.3, 0.6)
+    )
+    found, standings = [], []
+    for each in (kept, leaking):
+        standings.append(standing(Candidate(100, "trained"), each, base, PHOTOS))
+        found.append(decide(standings[-1:], Traits(), PHOTOS))
+    assert found[0].warnings == []
+    assert found[1].warnings == [words]
+    assert any("with a prior" in step for step in found[1].next_steps)
+    assert decide(standings[-1:], Traits(has_prior=True), PHOTOS).next_steps == []
+    assert standings[0].score == standings[1].score
+
+
 def test_the_subject_beside_something_is_no_leak():
-    found = replace(figures(0.7), leaks=BASE.leaks | {"beside": LeakFigures(0.7, 0.3)})
-    assert verdict(found).best.leak == 0
+    found = verdict(replace(figures(0.7), leaks=BASE.leaks | {"beside": LeakFigures(0.7, 0.3)}))
+    assert found.best.leak == 0
+    assert found.warnings == []
 
 
 def test_a_run_that_learned_too_little_says_so_and_is_to_go_on():

@@ -23,10 +23,13 @@ from dreamspace.jobs.workspace import Workspace
 from dreamspace.ui import evaluation_panel, result_step, train_step
 from dreamspace.ui.media import media_router, report_url
 from dreamspace.ui.page import Page, View
+from tests.ui.forms import text_of
 from tests.ui.recorded import record_run
 
 Look = Callable[[View], Page]
-FIGURES = {"clip_mean": 0.3, "clip_i": 0.6, "dino": None, "spread": 0.1}
+LEAKS = {"class": {"likeness": 0.45, "drift": 0.2}, "empty": {"likeness": 0.3, "drift": 0.05}}
+FIGURES = {"clip_mean": 0.3, "clip_i": 0.6, "dino": None, "spread": 0.1, "leaks": LEAKS}
+BASE_LEAKS = {"class": {"likeness": 0.4, "drift": 0.0}, "empty": {"likeness": 0.31, "drift": 0.0}}
 
 
 def candidate(step: int, **values: float) -> dict:
@@ -51,7 +54,9 @@ def write_outcome(run_dir: Path) -> None:
         "best": "step-000200", "reason": "Step 200 is like the <photos>. After it nothing changes.",
         "warnings": ["Overfit from step 400 on."], "next_steps": ["Train fewer steps."],
         "candidates": [candidate(200), candidate(400, fidelity=0.4, score=0.3)],
-        "prompts": prompts, "all_prompts": prompts, "leak_prompts": {}, "seeds": [0],
+        "base": FIGURES | {"clip_i": 0.4, "leaks": BASE_LEAKS}, "seeds": [0],
+        "prompts": prompts, "all_prompts": [*prompts, "a photo of a dog", ""],
+        "leak_prompts": {"class": "a photo of a dog", "empty": ""},
     }  # fmt: skip
     write_json(run_dir / "evaluation.json", outcome)
 
@@ -147,6 +152,18 @@ def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Works
     page = look(View(run_id=run_dir.name, step="result"))
     assert not evaluation_panel._can_be_evaluated(page)
     assert "Compare again" not in evaluation_panel._verdict(page)
+
+
+def test_the_leak_test_is_a_table(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    write_outcome(run_dir)
+    shown = str(evaluation_panel._verdict(look(View(run_id=run_dir.name, step="result"))))
+    table = shown[shown.index("ds-leak-table") :]
+    assert text_of(table[table.index("<tr>") : table.index("</table>")]) == (
+        "step 200, against the base model gain in likeness share drift "
+        "images of the class alone a photo of a dog +0.050 25% 0.200 "
+        "images without a prompt no prompt -0.010 0% 0.050"
+    )
 
 
 def test_an_outcome_without_its_report_links_to_none_and_can_be_made_again(workspace: Workspace, look: Look):

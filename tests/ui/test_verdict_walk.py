@@ -100,9 +100,10 @@ def check_verdict(page: Page, run_dir: Path) -> None:
         )
         assert_loaded(page, "#comparison img")
     assert_fits(page)
-    page.locator("#verdict summary").click()
-    expect(page.locator("#verdict td img")).to_have_count(2 * (1 + len(steps)))
-    assert_loaded(page, "#verdict td img")
+    page.locator("#verdict summary", has_text="Images of every checkpoint").click()
+    every = ".ds-verdict-every td img"
+    expect(page.locator(every)).to_have_count(2 * (1 + len(steps)))
+    assert_loaded(page, every)
     assert_fits(page)
 
 
