@@ -114,7 +114,7 @@ EVALUATION_FILE = "evaluation.json"
 """In a run, what its checkpoints score, and which one is recommended."""
 
 REPORT_FILE = "evaluation.html"
-"""In a run, the same for people: one file that holds all images."""
+"""In a run, the same for people: one file with its images in it."""
 
 EVALUATION_FOLDER = "evaluation"
 """In a run, the images that its checkpoints were judged by, a folder for each."""

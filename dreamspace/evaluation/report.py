@@ -1,6 +1,7 @@
-"""The report of an evaluation: one HTML file with everything in it."""
+"""The report of an evaluation: one HTML file with its images in it."""
 
 import base64
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_p
 from dreamspace.files import replace_file
 from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
 
+MAX_IMAGE_BYTES = 40_000_000
+"""With more, a browser takes long to open the report, which then shows one seed."""
+
 
 def write_report(out: Path, outcome: Outcome) -> Path:
     """Write the report of an outcome whose images lie in `out`; returns its path.
@@ -19,12 +23,15 @@ def write_report(out: Path, outcome: Outcome) -> Path:
     Raises:
         ValueError: if it may not be written there.
     """
-    prompts, first = outcome["all_prompts"], 0
-    shown = [prompts.index(prompt) for prompt in outcome["prompts"]]
+    prompts, folder = outcome["all_prompts"], out / EVALUATION_FOLDER
     rows = [("the base model", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])]
+    num_seeds = _num_seeds([folder / name for _, name in rows], outcome)
 
-    def images(folder: str, names: list[str]) -> list[str]:
-        return [_inlined(out / EVALUATION_FOLDER / folder / name) for name in names]
+    def images(name: str, asked: Iterable[str]) -> list[list[Markup]]:
+        indices = [prompts.index(prompt) for prompt in asked]
+        return _inlined(
+            [folder / name / f"{index}-{seed}.jpg" for seed in range(num_seeds)] for index in indices
+        )
 
     report = _template().render(
         outcome=outcome,
@@ -32,20 +39,20 @@ def write_report(out: Path, outcome: Outcome) -> Path:
         measures=MEASURES,
         verdict_plot=verdict_plot(outcome),
         steps_plot=steps_plot(outcome),
-        grid=[(name, images(folder, [f"{index}-{first}.jpg" for index in shown])) for name, folder in rows],
+        shown_seeds=outcome["seeds"][:num_seeds],
+        grid=[(title, images(name, outcome["prompts"])) for title, name in rows],
         leaks=leak_table(outcome),
         leak_grid=[
-            (
-                name,
-                images(folder, [f"{prompts.index(p)}-{first}.jpg" for p in outcome["leak_prompts"].values()]),
-            )
-            for name, folder in rows
-            if folder in ("base", outcome["best"])
+            (title, images(name, outcome["leak_prompts"].values()))
+            for title, name in rows
+            if name in ("base", outcome["best"])
         ],
         strength_grid=[
             (
                 f"{strength:g}",
-                images(outcome["best"], [f"strength-{strength:g}-{index}.jpg" for index in range(3)]),
+                _inlined(
+                    [folder / outcome["best"] / f"strength-{strength:g}-{index}.jpg"] for index in range(3)
+                ),
             )
             for strength in outcome["strengths"]
         ],
@@ -69,8 +76,19 @@ def _template():
     return environment.get_template("report.html")
 
 
-def _inlined(path: Path) -> str:
-    """An image as a data URL; "" where there is none."""
-    if not path.exists():
-        return ""
-    return Markup(f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}")
+def _num_seeds(folders: list[Path], outcome: Outcome) -> int:
+    """Of how many seeds the report shows images: of all, or of one where the file would be too large."""
+    num_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("[0-9]*.jpg"))
+    return len(outcome["seeds"]) if num_bytes <= MAX_IMAGE_BYTES else 1
+
+
+def _inlined(cells: Iterable[list[Path]]) -> list[list[Markup]]:
+    """The images of each cell as data URLs, as far as there are any."""
+    return [
+        [
+            Markup(f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}")
+            for path in cell
+            if path.exists()
+        ]
+        for cell in cells
+    ]

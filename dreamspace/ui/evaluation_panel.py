@@ -8,11 +8,14 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from dreamspace.config import RunConfig
 from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
+from dreamspace.jobs.events import Event
 from dreamspace.jobs.launcher import stop
-from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
+from dreamspace.run_folder import REPORT_FILE
 from dreamspace.ui.chart import Point
+from dreamspace.ui.evaluation_grids import evaluation_grids, image_path
 from dreamspace.ui.guide import Guide
 from dreamspace.ui.history import History
 from dreamspace.ui.media import picture_url, report_url
@@ -44,6 +47,9 @@ CURVES = (
     ),
 )
 """Kind of event, title, the value that is shown (the first that there is), and how to read it."""
+
+MODELS = {"dino": "DINO", "clip_i": "CLIP-I"}
+"""What compares images with photos, by the field that it fills."""
 
 # A dot that is chosen shows its images, which may lie below the window.
 _VERDICT_SCRIPT = """
@@ -125,6 +131,8 @@ def _scores(page: Page) -> Markup:
     for kind, title, fields, sentence in CURVES:
         lines = _lines(history, kind, fields)
         if lines:
+            measure = MODELS.get(_shown(list(history.scores[kind].values())[-1], fields))
+            title = f"{title} ({measure})" if measure else title
             curves.append({"title": title, "sentence": sentence, **_curves(lines, last)})
     mixture = history.mixture or {}
     fidelity = list(history.scores.get("fidelity", {}).values())
@@ -133,19 +141,31 @@ def _scores(page: Page) -> Markup:
         curves=curves,
         held_out=mixture.get("held_out") or [],
         is_weak=bool(fidelity) and fidelity[-1]["evidence"] == "weak",
+        has_own_clip=bool(fidelity) and _has_own_clip(page.run.config),
         is_averaged=any(line["is_averaged"] for curve in curves for line in curve["lines"]),
     )
+
+
+def _has_own_clip(config: RunConfig) -> bool:
+    """Whether images are scored by mini's own CLIP."""
+    is_mini = config.pretrained_model_name_or_path == "mini"
+    return is_mini and config.pretrained_evaluation_model_name_or_path is None
 
 
 def _lines(history: History, kind: str, fields: Sequence[str]) -> dict[str, list[Point]]:
     """The values over the steps, by weights or dataset; all weights begin where the base model is."""
     lines: dict[str, list[Point]] = {}
     for (step, of), event in history.scores.get(kind, {}).items():
-        value = next((event[field] for field in fields if event.get(field) is not None), None)
-        if value is not None:
-            lines.setdefault(of or "", []).append((step, value))
+        field = _shown(event, fields)
+        if field is not None:
+            lines.setdefault(of or "", []).append((step, event[field]))
     base = lines.pop("base", [])
     return {of: [*base, *points] for of, points in lines.items()} or ({"trained": base} if base else {})
+
+
+def _shown(event: Event, fields: Sequence[str]) -> str | None:
+    """The first of the fields that has a value."""
+    return next((field for field in fields if event.get(field) is not None), None)
 
 
 def _curves(lines: dict[str, list[Point]], last_step: int) -> dict[str, Any]:
@@ -191,11 +211,10 @@ def _verdict(page: Page, chosen: int = 0) -> Markup:
         missing=_missing(page),
         best=_best(outcome),
         leaks=leak_table(outcome),
+        grids=evaluation_grids(page.run.dir, outcome),
         measures=MEASURES,
         plots=[plot for plot in (verdict_plot(outcome, address, chosen), steps_plot(outcome)) if plot],
-        rows=[("before", "base"), *((each["name"], each["folder"]) for each in outcome["candidates"])],
-        columns=[(prompt, outcome["all_prompts"].index(prompt)) for prompt in outcome["prompts"]],
-        url=lambda folder, index, width_px=None: _picture(page, folder, index, width_px),
+        url=lambda path, width_px=None: picture_url(page.run.dir, path, page.evaluation_version, width_px),
         report=report_url(page.run.dir, page.evaluation_version) if _has_report(page) else None,
     )
 
@@ -204,10 +223,9 @@ def _best(outcome: Outcome) -> dict[str, Any]:
     return next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
 
 
-def _picture(page: Page, folder: str, index: int, width_px: int | None = None) -> str:
+def _picture(page: Page, folder: str, index: int) -> str:
     """The address of a checkpoint's image of a prompt, at the first seed."""
-    path = f"{EVALUATION_FOLDER}/{folder}/{index}-0.jpg"
-    return picture_url(page.run.dir, path, page.evaluation_version, width_px)
+    return picture_url(page.run.dir, image_path(folder, f"{index}-0"), page.evaluation_version)
 
 
 def _missing(page: Page) -> list[int]:

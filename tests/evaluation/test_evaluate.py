@@ -11,6 +11,7 @@ from tiny_runs import assert_refused, cropped_dataset, draw_photos, run_command,
 from dreamspace.config import RunConfig
 from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plan import evaluation_plan
+from dreamspace.evaluation.report import write_report
 from dreamspace.mini import MODEL_FOLDER
 from tests.tiny_runs import train_here
 
@@ -84,7 +85,9 @@ def test_the_report_holds_everything_in_one_file(evaluated: Path):
     assert report.count("<svg") == 2
     assert "http" not in report.replace("http-equiv", "")
     grid = report[report.index("Checkpoint by prompt") : report.index("What should not show")]
-    assert grid.count("<img") == 2 * 5
+    assert grid.count("<img") == 2 * 5 * len(outcome["seeds"])
+    leaked = report[report.index("What should not show") : report.index("Strength by prompt")]
+    assert leaked.count("<img") == 4 * 2 * len(outcome["seeds"])
     leaks = leak_table(outcome)
     assert [row.prompt for row in leaks] == list(outcome["leak_prompts"].values())
     for row in leaks:
@@ -93,6 +96,19 @@ def test_the_report_holds_everything_in_one_file(evaluated: Path):
     strengths = report[report.index("Strength by prompt") :]
     assert strengths.count("<img") == 3 * 2
     assert str(evaluated) not in report
+
+
+def test_a_report_that_would_be_too_large_shows_one_seed_and_says_so(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copy = shutil.copytree(evaluated, tmp_path / "copy")
+    words = "would make this file too large"
+    assert words not in (copy / "evaluation.html").read_text()
+    monkeypatch.setattr("dreamspace.evaluation.report.MAX_IMAGE_BYTES", 10_000)
+    report = write_report(copy, outcome_of(copy)).read_text()
+    assert words in report
+    grid = report[report.index("Checkpoint by prompt") : report.index("What should not show")]
+    assert grid.count("<img") == 2 * 5
 
 
 def test_what_was_finished_is_gone_on_with_and_scores_the_same(evaluated: Path, tmp_path: Path):

@@ -42,19 +42,24 @@ def candidate(step: int, **values: float) -> dict:
 
 
 def write_outcome(run_dir: Path) -> None:
-    """An evaluation of two checkpoints and two prompts, with its images."""
+    """An evaluation of two checkpoints, two prompts and two that should not show it, with its images."""
     prompts = ["a photo of a sks dog at night", "a photo of a sks dog in the snow"]
     for folder in ("base", "step-000200", "step-000400"):
-        for index in range(2):
+        for index in range(4):
             path = run_dir / "evaluation" / folder / f"{index}-0.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (64, 64), (90, 60 * index, 120)).save(path)
+    for strength in (0.5, 1.0, 1.5):
+        for index in range(2):
+            path = run_dir / "evaluation" / "step-000200" / f"strength-{strength:g}-{index}.jpg"
+            Image.new("RGB", (64, 64), (int(150 * strength), 60 * index, 120)).save(path)
     (run_dir / "evaluation.html").write_text("<!doctype html>the report")
     outcome = {
         "best": "step-000200", "reason": "Step 200 is like the <photos>. After it nothing changes.",
         "warnings": ["Overfit from step 400 on."], "next_steps": ["Train fewer steps."],
         "candidates": [candidate(200), candidate(400, fidelity=0.4, score=0.3)],
         "base": FIGURES | {"clip_i": 0.4, "leaks": BASE_LEAKS}, "seeds": [0],
+        "clip": "mini's own CLIP", "likeness": "CLIP-I", "strengths": [0.5, 1.0, 1.5],
         "prompts": prompts, "all_prompts": [*prompts, "a photo of a dog", ""],
         "leak_prompts": {"class": "a photo of a dog", "empty": ""},
     }  # fmt: skip
@@ -74,8 +79,9 @@ def test_scores_are_curves_that_say_how_to_read_them(workspace: Workspace, look:
         events.write("eval_loss", step=step, loss=score / 2, by_timestep=[[1, 0.1]], dataset="subject")
         events.write("fidelity", step=step, weights="trained", clip_i=1 - score, evidence="weak")
     shown = str(evaluation_panel._scores(look(view)))
-    for words in ("CLIP score", "0.250", "Eval loss", "0.125", "Likeness", "0.750", "Weak evidence"):
+    for words in ("CLIP score", "0.250", "Eval loss", "0.125", "Likeness (CLIP-I)", "0.750", "Weak evidence"):
         assert words in shown
+    assert "CLIP is mini’s own here" in shown
     assert shown.count("<circle") == 9
     assert "between 0.250 and 0.310" in shown
 
@@ -104,6 +110,7 @@ def test_each_weights_and_each_dataset_have_a_line_of_their_own(workspace: Works
     assert re.findall(r"<span>(\w+) <b>([\d.]+)<", eval_loss) == [("red", "0.700"), ("blue", "0.200")]
     assert re.findall('points="([^"]+)"', eval_loss) == ["75.0,0.0 150.0,0.0", "75.0,90.0 150.0,90.0"]
     assert "0.111" not in fidelity
+    assert "Likeness (DINO)" in fidelity
     assert "Dashed" in shown
 
 
@@ -145,7 +152,16 @@ def test_the_result_says_which_checkpoint_to_take_and_shows_all(workspace: Works
     for words in ("Take step 200.", "&lt;photos&gt;", "Overfit from step 400", "Train fewer steps."):
         assert words in shown
     assert shown.count("<svg") == 2
-    assert shown.count("<img") == 3 * 2
+    every, strengths, leaks = shown.split("ds-verdict-grid")[1:]
+    assert every.count("<img") == 3 * 2
+    assert re.findall(r"strength-([\d.]+)-(\d)\.jpg\?[^&]*&amp;w=160", strengths) == [
+        (strength, index) for strength in ("0.5", "1", "1.5") for index in "01"
+    ]
+    assert re.findall(r"evaluation/([\w-]+)/(\d)-0\.jpg\?[^&]*&amp;w=160", leaks) == [
+        (folder, index) for folder in ("base", "step-000200") for index in "23"
+    ]
+    assert "Obedience is judged by mini&#39;s own CLIP, likeness by the same (CLIP-I)." in shown
+    assert ">likeness (CLIP-I)<" in shown
     assert "Compare again" in shown
     for step in (100, 300):
         shutil.rmtree(run_dir / "checkpoints" / f"step-{step:06d}")
@@ -162,8 +178,18 @@ def test_the_leak_test_is_a_table(workspace: Workspace, look: Look):
     assert text_of(table[table.index("<tr>") : table.index("</table>")]) == (
         "step 200, against the base model gain in likeness share drift "
         "images of the class alone a photo of a dog +0.050 25% 0.200 "
-        "images without a prompt no prompt -0.010 0% 0.050"
+        "images without a prompt -0.010 0% 0.050"
     )
+
+
+def test_what_has_no_strength_has_no_grid_of_strengths(workspace: Workspace, look: Look):
+    run_dir = record_run(workspace)
+    write_outcome(run_dir)
+    outcome = read_json(run_dir / "evaluation.json")
+    write_json(run_dir / "evaluation.json", outcome | {"strengths": [1.0], "likeness": "DINO"})
+    shown = str(evaluation_panel._verdict(look(View(run_id=run_dir.name, step="result"))))
+    assert "Images by strength" not in shown
+    assert "likeness by DINO." in shown
 
 
 def test_an_outcome_without_its_report_links_to_none_and_can_be_made_again(workspace: Workspace, look: Look):

@@ -74,7 +74,7 @@ def ask_for_more(page: Page, run_dir: Path) -> None:
 
 def check_curves(page: Page) -> None:
     curves = page.locator("#scores figure")
-    expect(curves.locator("h3")).to_have_text(["CLIP score", "Likeness", "Eval loss"])
+    expect(curves.locator("h3")).to_have_text(["CLIP score", "Likeness (CLIP-I)", "Eval loss"])
     for curve in curves.all():
         assert curve.locator("circle").count() >= 3
         assert len(curve.locator("polyline").get_attribute("points").split()) >= 3
