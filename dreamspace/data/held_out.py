@@ -149,8 +149,8 @@ def announcement(
         return "The run is judged by the photos of its eval datasets."
     if recorded is not None:
         return (
-            "None of the photos was held out from the first step on, so that scores are weak evidence; a new "
-            "run chooses anew."
+            "None of the photos that are here now was held out from the first step on, so that scores are "
+            "weak evidence; a new run chooses anew."
         )
     return (
         f"All photos are trained on, so that scores are weak evidence; with {FEWEST_PHOTOS} or more, and "

@@ -154,4 +154,4 @@ def test_a_run_that_goes_on_announces_what_it_held_out_before(tmp_path: Path):
     assert ": 03.png." in announcement(CONFIG, datasets, recorded)
     (tmp_path / "photos" / "03.png").unlink()
     for none_left in (recorded, set()):
-        assert "None of the photos was held out" in announcement(CONFIG, datasets, none_left)
+        assert "None of the photos that are here now" in announcement(CONFIG, datasets, none_left)
