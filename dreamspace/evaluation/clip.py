@@ -9,11 +9,13 @@ from typing import Any
 import open_clip
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamspace.config import is_hub_id
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.mini import MODEL_FOLDER
-from dreamspace.models.source import hub_snapshot
+from dreamspace.models.source import damaged_model, first_line, hub_snapshot
 from dreamspace.suggest import nearest
 
 BATCH_SIZE = 32
@@ -38,7 +40,7 @@ class Clip:
             weights ("ViT-L-14/openai") or a file of them ("ViT-L-14:FILE.safetensors"); or a Hub id.
 
     Raises:
-        ValueError: if there is no such model, it cannot be had, or only as a pickle.
+        ValueError: if there is no such model, it cannot be had, is damaged, or only a pickle.
     """
 
     def __init__(
@@ -134,9 +136,7 @@ def _from_folder(folder: Path) -> tuple[Any, Any, Any]:
             f"The CLIP in {folder} holds no {missing[0]}, and pickles are not loaded. Give a folder in "
             "open_clip's layout with safetensors."
         )
-    name = f"local-dir:{folder}"
-    model, preprocess = open_clip.create_model_from_pretrained(name)
-    return model, preprocess, open_clip.get_tokenizer(name)
+    return _opened(f"The CLIP in {folder}", f"local-dir:{folder}")
 
 
 def _tagged(architecture: str, tag: str) -> tuple[Any, Any, Any]:
@@ -171,10 +171,20 @@ def _named(architecture: str, weights: Path, published: dict[str, Any]) -> tuple
         for name in ("mean", "std", "interpolation", "resize_mode")
         if published.get(name) is not None
     }
-    model, preprocess = open_clip.create_model_from_pretrained(
-        architecture,
-        pretrained=str(weights),
-        force_quick_gelu=bool(published.get("quick_gelu")),
-        **options,
-    )
-    return model, preprocess, open_clip.get_tokenizer(architecture)
+    options |= {"pretrained": str(weights), "force_quick_gelu": bool(published.get("quick_gelu"))}
+    return _opened(f"The CLIP {architecture} of {weights}", architecture, **options)
+
+
+def _opened(what: str, name: str, **options: Any) -> tuple[Any, Any, Any]:
+    """What open_clip makes of a name; `what` begins the sentence that says why it cannot."""
+    try:
+        return *open_clip.create_model_from_pretrained(name, **options), open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, OSError):  # Tokenizers of some architectures are on the Hub alone.
+            raise ValueError(
+                f"{what} cannot be loaded: {first_line(error)}. Check the network, or name a CLIP that is on "
+                "this machine as a whole."
+            ) from error
+        raise damaged_model(what, error) from error

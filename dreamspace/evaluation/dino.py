@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel
 
 from dreamspace.config import is_hub_id
+from dreamspace.estimate.out_of_memory import is_out_of_memory
 from dreamspace.models.source import damaged_model, hub_snapshot
 
 BATCH_SIZE = 16
@@ -23,7 +25,7 @@ class Dino:
         source: a Hub id, or a folder in transformers' layout.
 
     Raises:
-        ValueError: if there is no such model, or it cannot be had.
+        ValueError: if there is no such model, it cannot be had, or is damaged.
     """
 
     def __init__(self, source: str = USUAL_DINO, device: torch.device | str = "cpu") -> None:
@@ -38,7 +40,9 @@ class Dino:
         try:
             self.preprocess = AutoImageProcessor.from_pretrained(folder)
             self.model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             raise damaged_model(f"The DINOv2 in {folder}", error) from error
         self.model.eval().requires_grad_(False)
         self.to(device)

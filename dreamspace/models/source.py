@@ -117,11 +117,15 @@ def model_index(folder: Path) -> dict[str, Any]:
 
 def damaged_model(what: str, error: Exception) -> ValueError:
     """The error of a model that is there and cannot be loaded, with the first line of the cause."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return ValueError(
-        f"{what} cannot be loaded: {reason}. It is damaged or incomplete: download it again, or choose "
-        "another model."
+        f"{what} cannot be loaded: {first_line(error)}. It is damaged or incomplete: download it again, or "
+        "choose another model."
     )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, without the full stop or colon at its end."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def fingerprint(folder: Path) -> str:

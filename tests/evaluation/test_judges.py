@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -112,6 +113,61 @@ def test_a_folder_of_pickles_is_refused(tmp_path: Path):
         ValueError, match=r"holds no open_clip_model\.safetensors, and pickles are not loaded"
     ):
         Clip(tmp_path)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _widened(config: Path, *keys: str) -> None:
+    content = json.loads(config.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] *= 2
+    config.write_text(json.dumps(content))
+
+
+def test_a_damaged_clip_is_refused_in_a_sentence(tmp_path: Path):
+    cut = shutil.copytree(CLIP_FOLDER, tmp_path / "cut")
+    _cut(cut / "open_clip_model.safetensors")
+    other = shutil.copytree(CLIP_FOLDER, tmp_path / "other")
+    _widened(other / "open_clip_config.json", "model_cfg", "embed_dim")
+    odd = shutil.copytree(CLIP_FOLDER, tmp_path / "odd")
+    (odd / "tokenizer.json").write_text("{")
+    for folder in (cut, other, odd):
+        sentence = rf"The CLIP in {folder} cannot be loaded: .*[\w)]\. It is damaged"
+        with pytest.raises(ValueError, match=sentence):
+            Clip(folder)
+
+
+def test_a_clip_whose_tokenizer_is_on_the_hub_alone_is_refused_without_a_network(tmp_path: Path):
+    described = json.loads((CLIP_FOLDER / "open_clip_config.json").read_text())["model_cfg"]
+    described["text_cfg"]["hf_tokenizer_name"] = str(tmp_path / "nowhere")
+    (tmp_path / "tiny-far.json").write_text(json.dumps(described))
+    open_clip.add_model_config(tmp_path / "tiny-far.json")
+    sentence = r"The CLIP tiny-far of .* cannot be loaded: .* name a CLIP that is on this machine"
+    with pytest.raises(ValueError, match=sentence):
+        Clip(f"tiny-far:{WEIGHTS}")
+
+
+def test_what_runs_out_of_memory_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch):
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(open_clip, "create_model_from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Clip()
+
+
+def test_a_damaged_dino_is_refused_in_a_sentence(dino_folder: Path, tmp_path: Path):
+    cut = shutil.copytree(dino_folder, tmp_path / "cut")
+    _cut(cut / "model.safetensors")
+    other = shutil.copytree(dino_folder, tmp_path / "other")
+    _widened(other / "config.json", "hidden_size")
+    for folder in (cut, other):
+        with pytest.raises(ValueError, match=rf"The DINOv2 in {folder} cannot be loaded: .* It is damaged"):
+            Dino(str(folder))
 
 
 def test_dino_embeds_pictures_as_unit_vectors_of_its_class_token(dino_folder: Path):

@@ -1,5 +1,6 @@
 """What a run is told of its images while it trains, and at its end."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,27 @@ def test_a_judge_that_cannot_be_had_is_a_warning_and_the_training_goes_on(tmp_pa
     run = trained(tmp_path, tiny_model, evaluate_checkpoints=True, **nowhere)
     (warning,) = [event for event in events_of(run, "warning") if "scored" in event["message"]]
     assert "nowhere.safetensors" in warning["message"]
+    assert "pretrained_evaluation_model_name_or_path" in warning["hint"]
+    assert events_of(run, "clip_score", "fidelity", "verdict") == []
+    assert events_of(run, "done")
+
+
+@pytest.mark.parametrize("validation_disable", [False, True])
+def test_a_judge_that_is_cut_off_is_a_warning_and_the_training_goes_on(
+    validation_disable: bool, tmp_path: Path, tiny_model: Path
+):
+    folder = shutil.copytree(MODEL_FOLDER / "clip", tmp_path / "clip")
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    run = trained(
+        tmp_path,
+        tiny_model,
+        evaluate_checkpoints=True,
+        validation_disable=validation_disable,
+        pretrained_evaluation_model_name_or_path=str(folder),
+    )
+    (warning,) = [event for event in events_of(run, "warning") if "scored" in event["message"]]
+    assert f"The CLIP in {folder} cannot be loaded" in warning["message"]
     assert "pretrained_evaluation_model_name_or_path" in warning["hint"]
     assert events_of(run, "clip_score", "fidelity", "verdict") == []
     assert events_of(run, "done")
