@@ -19,6 +19,7 @@ from dreamspace.evaluation.report import write_report
 from dreamspace.evaluation.verdict import Candidate, Traits, Verdict, decide, standing
 from dreamspace.files import read_json, replace_file, write_json
 from dreamspace.jobs.events import EventWriter
+from dreamspace.models.sampling import NOT_FINITE_HINT
 from dreamspace.run_folder import EVALUATION_FILE, EVALUATION_FOLDER, weights_file
 
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -71,7 +72,8 @@ class Evaluation:
         """Evaluate the base model and every entrant, and write what comes of it; None if it was stopped.
 
         Raises:
-            ValueError: if the report cannot be written; all else is there then.
+            ValueError: if what the base model draws is not finite, or the report cannot be written; all else
+                is there then.
         """
         entrants = list(entrants)
         base = self.figures(BASE)
@@ -115,13 +117,16 @@ class Evaluation:
         record = self._folder(candidate) / "figures.json"
         digest = self._digest(file)
         if record.exists() and (known := read_json(record))["digest"] == digest:
+            self._warn_of(candidate.name, known["num_broken"], len(self.plan.drawings))
             return Figures.from_json(known["figures"])
         record.unlink(missing_ok=True)
         if file is not None:
             self.adapter.load(file)
         names = [self._name(drawing) for drawing in self.plan.drawings]
-        if not self._draw(candidate, self.plan.drawings, names):
+        num_broken = self._draw(candidate, self.plan.drawings, names)
+        if num_broken is None:
             return None
+        self._warn_of(candidate.name, num_broken, len(names))
         device = getattr(self.painter.pipeline, self.painter.family.denoiser_part).device
 
         def judging() -> Figures:
@@ -129,15 +134,32 @@ class Evaluation:
             return self.judge.figures(self.plan, self._pictures(candidate), before)
 
         found = self.judge.on(device, judging)
-        write_json(record, {"digest": digest, "figures": found.to_json()})
+        write_json(record, {"digest": digest, "num_broken": num_broken, "figures": found.to_json()})
         return found
 
     @cached_property
     def _base_leaks(self) -> dict[LeakKind, Tensor]:
         return self.judge.leaked(self.plan, self._pictures(BASE))
 
-    def _draw(self, candidate: Candidate, drawings: list[Drawing], names: list[str]) -> bool:
-        """Draw with the weights that are in place and write the images; False if it was stopped."""
+    def _warn_of(self, drawn_by: str, num_broken: int, total: int) -> None:
+        """Say how many images of what is drawn are not finite, if any are."""
+        if num_broken:
+            self.events.write(
+                "warning",
+                message=f"What {drawn_by} draws is not finite in {num_broken} of {total} images: black "
+                "pictures stand in their place.",
+                hint=f"Take other weights, or train at a lower learning_rate. {NOT_FINITE_HINT}",
+            )
+
+    def _draw(self, candidate: Candidate, drawings: list[Drawing], names: list[str]) -> int | None:
+        """Draw with the weights that are in place and write the images; None if it was stopped.
+
+        Returns:
+            How many are not finite, in whose place black pictures lie: they show nothing, and score so.
+
+        Raises:
+            ValueError: if one of the base model's is so, against which all others are measured.
+        """
         total = len(drawings)
 
         def on_drawn(count: int) -> bool:
@@ -151,11 +173,18 @@ class Evaluation:
         else:
             images = self.painter.draw(drawings, on_drawn)
         if images is None:
-            return False
+            return None
+        num_broken = images.count(None)
+        if num_broken and candidate == BASE:
+            raise ValueError(
+                f"What the base model draws is not finite in {num_broken} of {total} images, so that nothing "
+                f"can be compared with it. {NOT_FINITE_HINT}"
+            )
+        black = Image.new("RGB", (self.painter.settings.width_px, self.painter.settings.height_px))
         for name, image in zip(names, images, strict=True):
             with replace_file(self._folder(candidate) / name) as temporary:
-                image.save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-        return True
+                (image or black).save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return num_broken
 
     def _name(self, drawing: Drawing) -> str:
         prompt = self.plan.all_prompts.index(drawing.prompt)
@@ -185,8 +214,10 @@ class Evaluation:
         self.adapter.load(weights_file(entrant.folder))
         for strength in missing:
             with nullcontext() if strength == 1 else self.adapter.at_strength(strength):
-                if not self._draw(entrant.candidate, drawings, names[strength]):
-                    return False
+                num_broken = self._draw(entrant.candidate, drawings, names[strength])
+            if num_broken is None:
+                return False
+            self._warn_of(f"{entrant.candidate.name} at strength {strength:g}", num_broken, len(drawings))
         return True
 
     def _digest(self, file: Path | None) -> str:

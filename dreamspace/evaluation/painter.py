@@ -43,21 +43,20 @@ class Painter:
 
     def draw(
         self, drawings: Sequence[Drawing], on_drawn: Callable[[int], bool] | None = None
-    ) -> list[Image.Image] | None:
-        """An image of each drawing; None if `on_drawn` said to stop.
+    ) -> list[Image.Image | None] | None:
+        """An image of each drawing, None for one that is not finite; None for all if `on_drawn` said to stop.
 
         Args:
             on_drawn: called after each batch with the number of images so far; returns whether to stop.
         """
         prompts = list(dict.fromkeys([*(drawing.prompt for drawing in drawings), self.negative]))
         rows = told(prompts, self.conditioning, self.text)
-        images: list[Image.Image] = []
-        size = (self.settings.width_px, self.settings.height_px)
-        batch_size = pictures_at_once(*size)
+        images: list[Image.Image | None] = []
+        batch_size = pictures_at_once(self.settings.width_px, self.settings.height_px)
         with on_device(self.vae, getattr(self.pipeline, self.family.denoiser_part).device):
             for start in range(0, len(drawings), batch_size):
                 batch = drawings[start : start + batch_size]
-                found = sample_images(
+                images += sample_images(
                     self.family,
                     self.pipeline,
                     [rows[drawing.prompt] for drawing in batch],
@@ -65,8 +64,6 @@ class Painter:
                     [drawing.seed for drawing in batch],
                     self.settings,
                 )
-                # What is not finite shows nothing, and scores so.
-                images += [image or Image.new("RGB", size) for image in found]
                 if on_drawn is not None and on_drawn(len(images)):
                     return None
         return images

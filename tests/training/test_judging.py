@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_runs import cropped_dataset, draw_photos, events_of, train_here, write_run_folder
+from tiny_runs import cropped_dataset, draw_photos, events_of, run_command, train_here, write_run_folder
 
+from dreamspace.evaluation import painter
 from dreamspace.evaluation.clip import Clip
 from dreamspace.files import read_json
 from dreamspace.mini import MODEL_FOLDER
@@ -104,6 +105,58 @@ def test_a_judge_that_is_cut_off_is_a_warning_and_the_training_goes_on(
     assert "pretrained_evaluation_model_name_or_path" in warning["hint"]
     assert events_of(run, "clip_score", "fidelity", "verdict") == []
     assert events_of(run, "done")
+
+
+def break_images(monkeypatch: pytest.MonkeyPatch, of_base: bool) -> None:
+    """Have the VAE give no numbers for the first image of each batch, of the base model or of others."""
+    sample_images = painter.sample_images
+
+    def broken(family: Any, pipeline: Any, *arguments: Any) -> list:
+        decode = pipeline.vae.decode
+        is_base = any(getattr(module, "_disable_adapters", False) for module in pipeline.unet.modules())
+
+        def overflow(latents: Any, **options: Any) -> Any:
+            (pixels,) = decode(latents, **options)
+            pixels[0] = float("inf") - float("inf")
+            return (pixels,)
+
+        with pytest.MonkeyPatch.context() as patch:
+            if is_base == of_base:
+                patch.setattr(pipeline.vae, "decode", overflow)
+            return sample_images(family, pipeline, *arguments)
+
+    monkeypatch.setattr(painter, "sample_images", broken)
+
+
+def test_images_of_a_checkpoint_that_are_not_finite_are_warned_of(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    break_images(monkeypatch, of_base=False)
+    run = trained(tmp_path, tiny_model, evaluate_checkpoints=True, validation_disable=True)
+    warnings = [event for event in events_of(run, "warning") if "not finite" in event["message"]]
+    assert [warning["message"] for warning in warnings] == [
+        f"What step 2{strength} draws is not finite in {images}: black pictures stand in their place."
+        for strength, images in (
+            ("", "2 of 5 images"),
+            *((f" at strength {number}", "1 of 1 images") for number in ("0.5", "1", "1.5")),
+        )
+    ]
+    assert "mixed_precision" in warnings[0]["hint"]
+    assert events_of(run, "verdict")
+    # What is gone on with says so again.
+    assert "What step 2 draws is not finite in 2 of 5 images" in run_command("evaluate", run).stderr
+
+
+def test_a_base_model_whose_images_are_not_finite_is_no_measure(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    break_images(monkeypatch, of_base=True)
+    run = trained(tmp_path, tiny_model, evaluate_checkpoints=True, validation_disable=True)
+    (warning,) = events_of(run, "warning")
+    assert "What the base model draws is not finite in 2 of 5 images, so that" in warning["message"]
+    assert events_of(run, "verdict") == []
+    assert events_of(run, "done")
+    assert not (run / "evaluation.json").exists()
 
 
 def test_nothing_is_scored_where_nothing_is_asked_for(tmp_path: Path, tiny_model: Path):
