@@ -98,6 +98,7 @@ def prepared_evaluation(
         subject.out,
         events,
         lambda: stop_requested(job_dir),
+        model.fingerprint,
         strengths_of(config, subject.entrants[0].folder),
     )
     return evaluation, subject.entrants, traits_of(config, datasets)

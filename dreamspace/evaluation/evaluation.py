@@ -56,6 +56,7 @@ class Evaluation:
         adapter: into which each checkpoint is loaded in turn; its denoiser is the painter's.
         out: the run's folder, or another one for what comes of it.
         should_stop: asked after each batch of images.
+        base: tells the base model from others; see `BaseModel.fingerprint`.
         strengths: at which the recommended adapter is drawn.
     """
 
@@ -66,6 +67,7 @@ class Evaluation:
     out: Path
     events: EventWriter
     should_stop: Callable[[], bool]
+    base: str
     strengths: tuple[float, ...] = STRENGTHS
 
     def run(self, entrants: Iterable[Entrant], traits: Traits) -> Verdict | None:
@@ -207,11 +209,16 @@ class Evaluation:
             strength: [f"strength-{strength:g}-{index}.jpg" for index in range(len(drawings))]
             for strength in self.strengths
         }
-        folder = self._folder(entrant.candidate)
+        folder, file = self._folder(entrant.candidate), weights_file(entrant.folder)
+        record, digest = folder / "strengths.json", self._digest(file)
+        if not record.exists() or read_json(record)["digest"] != digest:
+            for path in folder.glob("strength-*.jpg"):
+                path.unlink()
+            write_json(record, {"digest": digest})
         missing = [s for s in self.strengths if not all((folder / name).exists() for name in names[s])]
         if not missing:
             return True
-        self.adapter.load(weights_file(entrant.folder))
+        self.adapter.load(file)
         for strength in missing:
             with nullcontext() if strength == 1 else self.adapter.at_strength(strength):
                 num_broken = self._draw(entrant.candidate, drawings, names[strength])
@@ -221,11 +228,11 @@ class Evaluation:
         return True
 
     def _digest(self, file: Path | None) -> str:
-        """Tells what the figures follow from: images, weights and judges."""
+        """Tells what images and figures follow from: prompts, sampling, base model, weights and judges."""
         settings = self.painter.settings
         how = (settings.width_px, settings.height_px, settings.num_inference_steps, settings.guidance_scale)
         weights = None if file is None else (file.stat().st_size, file.stat().st_mtime_ns)
-        return repr((self.plan.digest, how, weights, self.judge.digest))
+        return repr((self.plan.digest, self.painter.negative, how, self.base, weights, self.judge.digest))
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.out)) if path.is_relative_to(self.out) else str(path)

@@ -126,6 +126,7 @@ class Judging:
             self.run_dir,
             self.events,
             lambda: stop_requested(self.run_dir),
+            self.model.fingerprint,
             strengths_of(self.config, entrants[0].folder),
         )
         try:

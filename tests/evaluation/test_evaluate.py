@@ -6,13 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import assert_refused, cropped_dataset, draw_photos, run_command, write_run_folder
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny_runs import assert_refused, change, cropped_dataset, draw_photos, run_command, write_run_folder
 
 from dreamspace.config import RunConfig
+from dreamspace.evaluation import evaluate_job
 from dreamspace.evaluation.leaks import leak_table
 from dreamspace.evaluation.plan import evaluation_plan
 from dreamspace.evaluation.report import write_report
+from dreamspace.jobs.events import EventWriter
 from dreamspace.mini import MODEL_FOLDER
+from dreamspace.models.base import base_config
 from tests.tiny_runs import train_here
 
 SETTINGS = {
@@ -126,6 +131,56 @@ def test_what_was_finished_is_gone_on_with_and_scores_the_same(evaluated: Path, 
     assert [each["figures"] for each in outcome_of(copy)["candidates"]] == [
         each["figures"] for each in before["candidates"]
     ]
+
+
+def judge_adapter(out: Path, model: Path, adapter: Path, photos: Path) -> dict[str, bytes]:
+    """Evaluate an adapter in this process; returns the images by their paths in `out`."""
+    arguments = {
+        **{"model": str(model), "adapter": str(adapter), "photos": str(photos), "out": str(out)},
+        **{"class_word": "dog", "token": "sks", "clip": str(MODEL_FOLDER / "clip"), "dino": "none"},
+    }
+    quick = {"validation_num_inference_steps": 2, "num_evaluation_seeds": 1}
+    out.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_job, "base_config", lambda name, words: base_config(name, words | quick))
+        evaluate_job.evaluate(out, arguments, EventWriter(out))
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("evaluation/*/*.jpg"))}
+
+
+def multiplied(file: Path, factor: float) -> None:
+    """Multiply all weights of a file."""
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file({name: weight * factor for name, weight in load_file(file).items()}, file, metadata)
+
+
+def test_another_base_model_or_adapter_in_the_same_place_is_drawn_anew(
+    run: Path, tiny_model: Path, tmp_path: Path
+):
+    photos = run.with_name("photos")
+    adapter = shutil.copytree(run / "adapter", tmp_path / "adapter")
+    stronger = shutil.copytree(run / "adapter", tmp_path / "stronger")
+    multiplied(stronger / "pytorch_lora_weights.safetensors", 3)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    multiplied(model / "unet" / "diffusion_pytorch_model.safetensors", 0.9)
+    kept = tmp_path / "kept"
+    before = judge_adapter(kept, tiny_model, adapter, photos)
+    assert judge_adapter(kept, tiny_model, adapter, photos) == before
+    for base, other in ((tiny_model, stronger), (model, stronger)):
+        found = judge_adapter(kept, base, other, photos)
+        assert found == judge_adapter(tmp_path / f"new-{base.name}", base, other, photos)
+        assert found.keys() == before.keys()
+        same = {name for name in found if found[name] == before[name]}
+        assert same == ({name for name in found if "/base/" in name} if base == tiny_model else set())
+
+
+def test_another_negative_prompt_is_drawn_anew(evaluated: Path, tmp_path: Path):
+    copy = shutil.copytree(evaluated, tmp_path / "copy")
+    change(copy / "config.json", validation_negative_prompt="a cat")
+    result = run_command("evaluate", copy)
+    assert result.returncode == 0, result.stderr
+    for path in evaluated.glob("evaluation/*/*.jpg"):
+        assert (copy / path.relative_to(evaluated)).read_bytes() != path.read_bytes(), path
 
 
 def test_a_report_that_cannot_be_written_is_said_and_takes_nothing_along(evaluated: Path, tmp_path: Path):
