@@ -60,8 +60,9 @@ class Judge:
         self._subjects_clip = self._subjects if dino is None else clip.embed_pictures(subjects)
         whole = self._resembling.embed_pictures([sample.picture() for sample in judged_by])
         is_held_out = photos.evidence == "held_out"
+        # Whole photos with what is cut out, as images are compared: cut out, both are more alike.
         self.photos = PhotoFigures(
-            likeness(self._trained, self._subjects) if is_held_out else likeness_among(self._subjects),
+            likeness(self._trained, self._subjects) if is_held_out else likeness_among(whole, self._subjects),
             nearest(whole, self._trained) if is_held_out else nearest_among(self._trained),
             contrast(pictures),
             photos.evidence,

@@ -31,12 +31,18 @@ def likeness(images: Tensor, photos: Tensor) -> float:
     return (images @ photos.T).mean().item()
 
 
-def likeness_among(photos: Tensor) -> float:
-    """Mean cosine of different photos (M, D) of one subject; 1 for a single one."""
+def likeness_among(photos: Tensor, subjects: Tensor | None = None) -> float:
+    """Mean cosine of different photos (M, D) of one subject; of a single one with itself.
+
+    Args:
+        subjects: (M, D), what each photo shows cut out of it, with which the others are compared; None
+            compares whole photos.
+    """
+    subjects = photos if subjects is None else subjects
     if len(photos) < 2:
-        return 1.0
+        return likeness(photos, subjects)
     different = ~torch.eye(len(photos), dtype=torch.bool)
-    return (photos @ photos.T)[different].mean().item()
+    return (photos @ subjects.T)[different].mean().item()
 
 
 def nearest(images: Tensor, photos: Tensor) -> float:

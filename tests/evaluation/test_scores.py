@@ -60,7 +60,15 @@ def test_photos_are_not_compared_with_themselves():
     np.fill_diagonal(cosines, np.nan)
     assert likeness_among(photos) == pytest.approx(np.nanmean(cosines), abs=1e-6)
     assert nearest_among(photos) == pytest.approx(np.nanmax(cosines, axis=1).mean(), abs=1e-6)
-    assert likeness_among(photos[:1]) == nearest_among(photos[:1]) == 1.0
+    assert likeness_among(photos[:1]) == pytest.approx(1, abs=1e-6)
+    assert nearest_among(photos[:1]) == 1.0
+
+
+def test_photos_are_compared_with_what_is_cut_out_of_the_others():
+    photos, subjects = unit(4, 8), unit(4, 8, seed=1)
+    cosines = [float(photos[a] @ subjects[b]) for a in range(4) for b in range(4) if a != b]
+    assert likeness_among(photos, subjects) == pytest.approx(np.mean(cosines), abs=1e-6)
+    assert likeness_among(photos[:1], subjects[:1]) == pytest.approx(float(photos[0] @ subjects[0]), abs=1e-6)
 
 
 def test_spread_is_zero_for_equal_images_and_one_for_unrelated_ones():
