@@ -1,6 +1,6 @@
 """What a run is told of its images: scores as they are drawn, and at its end which checkpoint to take."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Judging:
     plan: EvaluationPlan
     photos: EvaluationPhotos
     trained: list[Sample]
+    _has_warned: bool = field(default=False, init=False)
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -67,7 +68,8 @@ class Judging:
         if not pictures:
             return
         whole = replace(self.plan, prompts=tuple(pictures), leaks={})
-        of_subject = tuple(prompt for prompt in pictures if self.plan.subject in prompt)
+        of_subject = tuple(filter(self.plan.shows_subject, pictures))
+        self._warn_without_subject(validator.prompts)
 
         def judging() -> tuple[Tensor, Figures | None]:
             scores = self.judge.clip_scores(whole, pictures)
@@ -96,6 +98,19 @@ class Judging:
                 spread=found.spread,
                 evidence=self.judge.evidence,
             )
+
+    def _warn_without_subject(self, prompts: list[str]) -> None:
+        """Say once if none of the validation prompts asks for the subject."""
+        if self._has_warned or any(map(self.plan.shows_subject, prompts)):
+            return
+        self._has_warned = True
+        name = self.plan.subject or "the subject"
+        self.events.write(
+            "warning",
+            message=f"No validation prompt asks for '{name}', so likeness to the photos is not scored while "
+            "the run trains.",
+            hint=f"Add a prompt with '{name}' to validation_prompts.",
+        )
 
     def evaluate(self, validator: Validator, adapter: Adapter) -> None:
         """Compare all checkpoints by the model that is in memory, and recommend one.

@@ -242,6 +242,30 @@ def test_the_plan_asks_for_the_subject_in_eight_ways_and_for_what_should_not_sho
     untold = evaluation_plan(RunConfig(), datasets)  # imported: the caption alone says what it is
     assert untold.subject == "sks dog"
     assert set(untold.leaks) == {"other class", "empty"}
+    assert untold.class_word == "dog"
+    assert untold.text_side(untold.prompts[0]) == plan.text_side(plan.prompts[0])
+
+
+@pytest.mark.parametrize(
+    ("caption", "token", "subject", "class_word"),
+    [
+        ("a photo of a sks cat", None, "sks cat", "cat"),
+        ("a photo of a sks cat.", "sks", "sks cat", "cat"),
+        ("a photo of a dog", None, "dog", "dog"),
+        ("a photo of sks", None, "sks", None),
+        ("a photo of a red sks", "sks", "sks", None),
+        ("a sks dog in the snow", None, "sks dog in the snow", None),
+        ("sks mug, on a table", "sks", "sks", None),
+    ],
+)
+def test_where_the_run_names_no_class_a_caption_that_is_a_name_does(
+    caption: str, token: str | None, subject: str, class_word: str | None, tmp_path: Path
+):
+    dataset = cropped_dataset(draw_photos(tmp_path / "photos", 1), instance_prompt=caption)
+    plan = evaluation_plan(RunConfig(token=token), [dataset])
+    assert (plan.subject, plan.class_word) == (subject, class_word)
+    assert plan.leaks["other class"] == ("a photo of a dog" if class_word == "cat" else "a photo of a cat")
+    assert ("raincoat" in " ".join(plan.prompts)) == (class_word is not None)  # nobody dresses a thing
 
 
 @pytest.mark.parametrize(

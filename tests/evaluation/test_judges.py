@@ -255,8 +255,26 @@ def test_by_weak_evidence_photos_that_were_never_seen_come_to_what_can_be_had(
 
 
 def test_a_rare_token_is_replaced_by_its_class_for_the_text_side():
-    plan = EvaluationPlan(("a photo of a sks dog at night",), {}, (0,), "sks dog", "dog")
-    assert plan.text_side("a photo of a sks dog at night") == "a photo of a dog at night"
+    plan = EvaluationPlan(("a photo of a sks dog at night",), {}, (0,), "sks dog", "dog", "sks")
+    for prompt, expected in (
+        ("a photo of a sks dog at night", "a photo of a dog at night"),
+        ("a photo of a Sks Dog at night", "a photo of a dog at night"),
+        ("a portrait of sks", "a portrait of dog"),
+        ("a sks puppy on a beach", "a dog puppy on a beach"),
+        ("the dog sks, beside another dog", "the dog, beside another dog"),
+        ("a sksy cat", "a sksy cat"),
+        ("", ""),
+    ):
+        assert plan.text_side(prompt) == expected
+        assert plan.shows_subject(prompt) == ("sks" in prompt.lower() and "sksy" not in prompt)
+
+
+def test_words_with_signs_of_their_own_are_found_as_they_are():
+    plan = EvaluationPlan((), {}, (0,), "<s+k> mug", None, "<s+k>")
+    assert plan.text_side("a <s+k> mug and <S+K>") == "a subject and subject"
+    nameless = EvaluationPlan((), {}, (0,), "", None)
+    assert nameless.text_side("a mug") == "a mug"
+    assert not nameless.shows_subject("a mug")
 
 
 def test_a_single_photo_can_be_judged_by(clip: Clip, tmp_path: Path):

@@ -65,6 +65,22 @@ def test_all_validation_images_are_scored_and_at_the_end_a_checkpoint_is_recomme
     assert events_of(run, "verdict", "done")[-1]["kind"] == "done"
 
 
+def test_the_token_alone_asks_for_the_subject(tmp_path: Path, tiny_model: Path):
+    prompts = {"validation_prompt": "a portrait of Sks", "validation_prompts": []}
+    run = trained(tmp_path, tiny_model, **prompts)
+    assert [event["step"] for event in events_of(run, "fidelity")] == [0, 2]
+    assert events_of(run, "warning") == []
+
+
+def test_where_no_validation_prompt_asks_for_the_subject_is_said_once(tmp_path: Path, tiny_model: Path):
+    run = trained(tmp_path, tiny_model, validation_prompt="a photo of a dog", validation_prompts=[])
+    (warning,) = events_of(run, "warning")
+    assert warning["message"].startswith("No validation prompt asks for 'sks dog'")
+    assert "validation_prompts" in warning["hint"]
+    assert len(events_of(run, "clip_score")) == 2
+    assert events_of(run, "fidelity") == []
+
+
 def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(tmp_path: Path, tiny_model: Path):
     (tmp_path / "run" / "evaluation.html").mkdir(parents=True)
     run = trained(tmp_path, tiny_model, evaluate_checkpoints=True)
