@@ -1,7 +1,7 @@
 """The `evaluate` job: which checkpoint of a run to take, or what an adapter from elsewhere is worth."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from dreamspace.evaluation.verdict import Candidate, Traits
 from dreamspace.jobs.control import stop_requested
 from dreamspace.jobs.events import EventWriter
 from dreamspace.jobs.workspace import cache_of
-from dreamspace.models.adapters import changes_text, load_into_pipeline, new_adapter
+from dreamspace.models.adapters import changes_text, is_lycoris, load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel, base_config, open_model
 from dreamspace.models.family import Conditioning, PictureFamily
 from dreamspace.models.lora import scaled, switched_off
@@ -236,6 +236,7 @@ class _LoadedAdapter:
     def __init__(self, model: BaseModel, pipeline: Any) -> None:
         self.family, self.pipeline = model.family, pipeline
         self.denoiser: nn.Module = getattr(pipeline, model.family.denoiser_part)
+        self._is_loaded = self._is_lycoris = False
 
     @property
     def _layers(self) -> list[BaseTunerLayer]:
@@ -248,8 +249,12 @@ class _LoadedAdapter:
             yield self.denoiser
 
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
-        """A LoRA's effect times `strength`; LyCORIS' own loader leaves no handle."""
-        return scaled(self._layers, strength) if self._layers else nullcontext()
+        """Its effect times `strength`."""
+        if not self._is_lycoris:
+            return scaled(self._layers, strength)
+        from dreamspace.models.lycoris import lycoris_at_strength
+
+        return lycoris_at_strength(self.denoiser, strength)
 
     def load(self, file: Path) -> None:
         """Put it on the pipeline, once.
@@ -257,5 +262,6 @@ class _LoadedAdapter:
         Raises:
             ValueError: if it is another model's.
         """
-        if not self._layers:
+        if not self._is_loaded:
             load_into_pipeline(self.pipeline, self.family, file.parent)
+            self._is_loaded, self._is_lycoris = True, is_lycoris(file)

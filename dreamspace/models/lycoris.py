@@ -146,6 +146,18 @@ def load_lycoris(denoiser: nn.Module, family: Family, file: Path) -> None:
     network.to(next(denoiser.parameters()).device).eval()
 
 
+@contextmanager
+def lycoris_at_strength(denoiser: nn.Module, strength: float) -> Iterator[None]:
+    """The adapter that `load_lycoris` put on a denoiser, times `strength`."""
+    network = denoiser.lycoris
+    multiplier = network.multiplier
+    network.set_multiplier(multiplier * strength)
+    try:
+        yield
+    finally:
+        network.set_multiplier(multiplier)
+
+
 def merge_lycoris(denoiser: nn.Module) -> None:
     """Add the adapter that `load_lycoris` put on a denoiser to its weights, and take it off."""
     for layer in denoiser.lycoris.loras:

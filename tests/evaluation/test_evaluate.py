@@ -3,12 +3,25 @@
 import json
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_runs import assert_refused, change, cropped_dataset, draw_photos, run_command, write_run_folder
+from tiny_runs import (
+    assert_refused,
+    change,
+    cropped_dataset,
+    draw_photos,
+    run_command,
+    tiny_config,
+    write_run_folder,
+)
 
 from dreamspace.config import RunConfig
 from dreamspace.evaluation import evaluate_job
@@ -17,7 +30,8 @@ from dreamspace.evaluation.plan import evaluation_plan
 from dreamspace.evaluation.report import write_report
 from dreamspace.jobs.events import EventWriter
 from dreamspace.mini import MODEL_FOLDER
-from dreamspace.models.base import base_config
+from dreamspace.models.adapters import new_adapter
+from dreamspace.models.base import base_config, open_model
 from tests.tiny_runs import train_here
 
 SETTINGS = {
@@ -172,6 +186,35 @@ def test_another_base_model_or_adapter_in_the_same_place_is_drawn_anew(
         assert found.keys() == before.keys()
         same = {name for name in found if found[name] == before[name]}
         assert same == ({name for name in found if "/base/" in name} if base == tiny_model else set())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lora_type": "standard", "lora_alpha": 8}, {"lora_type": "lycoris"}, {"lora_type": "lokr"}],
+    ids=lambda settings: settings["lora_type"],
+)
+def test_an_adapter_from_elsewhere_is_drawn_once_and_at_three_strengths(
+    settings: dict[str, Any], run: Path, tiny_model: Path, tmp_path: Path
+):
+    config = tiny_config(tiny_model, lora_dropout=0, **settings)
+    trained = new_adapter(config, open_model(config, tmp_path / "cache"))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in trained.parameters:
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    (tmp_path / "adapter").mkdir()
+    trained.save(tmp_path / "adapter")
+    images = judge_adapter(tmp_path / "out", tiny_model, tmp_path / "adapter", run.with_name("photos"))
+    paths = [
+        "base/0-0",
+        *(f"adapter/{name}-0" for name in ("0", "strength-0.5", "strength-1", "strength-1.5")),
+    ]
+    base, once, half, whole, more = (
+        np.asarray(Image.open(BytesIO(images[f"evaluation/{path}.jpg"])), np.float32) for path in paths
+    )
+    assert np.abs(whole - once).mean() < 0.1  # what is drawn beside it may round it otherwise
+    distances = [np.abs(image - base).mean() for image in (half, whole, more)]
+    assert distances == sorted(distances)
+    assert min(np.diff([0, *distances])) > 1
 
 
 def test_another_negative_prompt_is_drawn_anew(evaluated: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ from dreamspace.config import parse_run_config
 from dreamspace.config.lycoris import ALGOS_WITH, LycorisAlgo, LycorisConfig
 from dreamspace.models.adapters import load_into_pipeline, new_adapter
 from dreamspace.models.base import BaseModel
-from dreamspace.models.lycoris import Lycoris, merge_lycoris
+from dreamspace.models.lycoris import Lycoris, lycoris_at_strength, merge_lycoris
 from dreamspace.run_folder import WEIGHTS_NAME
 
 ALGOS = LycorisAlgo.__args__
@@ -61,6 +61,22 @@ def test_file_gives_the_same_model_by_lycoris_own_loader(model: BaseModel, algo:
     load_into_pipeline(pipeline, model.family, tmp_path)
     trained = predict(model, adapter.denoiser)
     torch.testing.assert_close(predict(model, pipeline.unet), trained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_what_is_loaded_can_be_scaled_as_what_was_trained(
+    model: BaseModel, algo: str, tmp_path: Path
+) -> None:
+    adapter = new_lycoris(model, algo=algo, multiplier=0.5)
+    adapter.save(tmp_path)
+    pipeline = model.pipeline(model.load_denoiser(), model.load_vae())
+    load_into_pipeline(pipeline, model.family, tmp_path)
+    whole = predict(model, pipeline.unet)
+    with adapter.at_strength(1.5), lycoris_at_strength(pipeline.unet, 1.5):
+        found, trained = predict(model, pipeline.unet), predict(model, adapter.denoiser)
+    torch.testing.assert_close(found, trained, rtol=1e-4, atol=1e-5)
+    assert (found - whole).abs().max() > 1e-4
+    assert torch.equal(predict(model, pipeline.unet), whole)
 
 
 @pytest.mark.parametrize("algo", MERGEABLE)
