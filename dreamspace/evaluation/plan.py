@@ -68,20 +68,20 @@ class EvaluationPlan:
 
     def shows_subject(self, prompt: str) -> bool:
         """Whether a prompt asks for the subject, by its words or its token alone."""
-        return self._called is not None and self._called.search(prompt) is not None
+        return self._names is not None and self._names.search(prompt) is not None
 
     def text_side(self, prompt: str) -> str:
         """The prompt as a CLIP should read it: a rare token means nothing to it, its class does."""
-        if self._called is None:
+        if self._names is None:
             return prompt
         class_word = self.class_word or "subject"
-        said = self._called.sub(lambda _: class_word, prompt)
+        said = self._names.sub(lambda _: class_word, prompt)
         # Beside the token may stand the class itself, as in "a dog sks".
         twice = rf"(?<!\w){re.escape(class_word)}(\s+{re.escape(class_word)})+(?!\w)"
         return re.sub(twice, lambda _: class_word, said, flags=re.IGNORECASE)
 
     @property
-    def _called(self) -> re.Pattern[str] | None:
+    def _names(self) -> re.Pattern[str] | None:
         """What calls the subject in a prompt, as whole words in any case; the longest comes first."""
         names = [re.escape(name) for name in (self.subject, self.token) if name]
         return re.compile(rf"(?<!\w)({'|'.join(names)})(?!\w)", re.IGNORECASE) if names else None
