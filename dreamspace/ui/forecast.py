@@ -25,7 +25,7 @@ from dreamspace.ui.new_training import Form, class_images
 from dreamspace.ui.options import Change, Need
 from dreamspace.ui.page import Page, size
 
-PATIENCE_SECONDS = 86_400.0
+PATIENCE_SECONDS = 43_200.0
 """What takes longer here is told for a machine that can be rented."""
 
 

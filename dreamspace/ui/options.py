@@ -109,9 +109,19 @@ def preset_options(presets: Iterable[Preset], chosen: str, forecast: Forecast) -
             need=forecast(preset.config, preset.resolution),
             terms=preset.hardware,
         )
-        for preset in presets
+        for preset in _different(presets, chosen)
     ]
     return sorted(options, key=lambda option: option.need is None or not option.need.is_for_here)
+
+
+def _different(presets: Iterable[Preset], chosen: str) -> Iterable[Preset]:
+    """Presets without those that say the same as one for a smaller GPU; the chosen one takes its place."""
+    kept: dict[tuple[str, int], Preset] = {}
+    for preset in presets:
+        said = (preset.config.model_dump_json(), preset.resolution)
+        if said not in kept or preset.name == chosen:
+            kept[said] = preset
+    return kept.values()
 
 
 def preset_title(preset: Preset) -> str:

@@ -52,6 +52,15 @@ def test_the_presets_of_this_machine_come_first() -> None:
     assert not any(row.need.fits for row in rows[1:])
 
 
+def test_of_presets_that_say_the_same_the_smallest_or_the_chosen_one_stands() -> None:
+    def named(chosen: str) -> list[str]:
+        rows = preset_options(all_presets().values(), chosen, lambda config, size: need(True))
+        return [row.choice["preset"] for row in rows if row.choice["preset"].startswith("sd1x")]
+
+    assert named("mini") == ["sd1x-8gb"]
+    assert named("sd1x-24gb") == ["sd1x-24gb"]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
