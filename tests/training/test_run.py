@@ -223,8 +223,9 @@ def test_request_to_stop_saves_and_the_run_can_be_resumed(run_dir: Path) -> None
 def test_request_to_stop_cuts_validation_short_and_resuming_draws_the_rest(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    settings = {"validation_disable": False, "validation_prompts": ["a dog"], "validation_step_interval": 2}
-    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings | {"train_batch_size": 1})
+    settings = {"validation_disable": False, "validation_step_interval": 2}
+    # A batch of each size, and a request may come between the two.
+    write_run_folder(tmp_path, tiny_model, photos, **QUICK | settings | {"validation_resolution": "64,96x32"})
     images = run_module.Validator.images
 
     def stop_at_first(validator: run_module.Validator, *arguments: Any) -> Any:
@@ -235,7 +236,7 @@ def test_request_to_stop_cuts_validation_short_and_resuming_draws_the_rest(
     monkeypatch.setattr(run_module.Validator, "images", stop_at_first)
     events = train_here(tmp_path)
     drawn = [event["step"] for event in events if event["kind"] == "sample"]
-    assert drawn == ([0, 0, 2] if step == 2 else [0, 0, 2, 2, 4])
+    assert drawn == ([0, 0, 2] if step == 2 else [0, 0, 2, 2, 4]), "an image of each size"
     assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", step)
     monkeypatch.undo()
     events = train_here(tmp_path, resume=True)
