@@ -74,7 +74,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     times = {
         place.name: (place, estimate_time(config, prior, share, _speed(situation, place)))
         for place in (hardware, *SPACES.values())
-        if place.name == hardware.name
+        if (options.probe and place is hardware)
         or (place.computes_in(config.mixed_precision) and replace(situation, hardware=place).fits)
     }
     if not options.json:
@@ -166,6 +166,8 @@ def _memory_lines(situation: Situation, change: Change | None) -> list[str]:
     lines += ["Largest at each stage:"]
     lines += [f"  {stage:<18} {_gb(value)}" for stage, value in memory.peaks.items()]
     lines += [f"  {'there is':<18} {_gb(hardware.free_bytes)} free of {_gb(hardware.memory_bytes).strip()}"]
+    if not hardware.computes_in(situation.config.mixed_precision):
+        lines += [f"{hardware.gpu} has no bf16 of its own, and is slow by it. Set mixed_precision to 'fp16'."]
     if situation.fits:
         return [*lines, "It fits."]
     if change is None:
@@ -174,12 +176,14 @@ def _memory_lines(situation: Situation, change: Change | None) -> list[str]:
 
 
 def _time_lines(times: dict[str, tuple[Hardware, TimeEstimate]]) -> list[str]:
+    if not times:
+        return ["It fits into no GPU that Spaces rents."]
     lines = [f"Time, and cost by Spaces' prices of {PRICES_DATE}, where it fits:"]
     for name, (hardware, time) in times.items():
         cost = time.cost_usd(hardware)
         money = "" if cost is None else f"  ${cost:.2f}"
-        steps = f"{time.num_steps} steps of {time.seconds_per_step:.2g} s"
-        images = f"{time.num_images} images of {time.seconds_per_image:.2g} s"
+        steps = f"{time.num_steps} steps of {_duration(time.seconds_per_step)}"
+        images = f"{time.num_images} images of {_duration(time.seconds_per_image)}"
         lines.append(f"  {name:<12} {_duration(time.seconds):>8}  {steps}, {images}{money}")
     return lines
 
@@ -209,4 +213,6 @@ def _gb(num_bytes: float) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

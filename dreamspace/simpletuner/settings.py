@@ -1,7 +1,7 @@
 """SimpleTuner's config.json in our words: the model, the length of the run, the loss, and absent keys."""
 
 import json
-from math import ceil
+import math
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -19,6 +19,16 @@ from dreamspace.simpletuner.validation import NEGATIVE_PROMPT, translate_validat
 
 NO_CLIPPING = 1e6
 """A max_grad_norm that no gradient reaches: what SimpleTuner calls 0."""
+
+NUMERIC_KEYS = frozenset(
+    {
+        *("max_train_steps", "num_train_epochs", "lr_warmup_steps", "seed"),
+        *("noise_offset", "noise_offset_probability", "optimizer_beta1", "optimizer_beta2"),
+        *("flow_schedule_shift", "flow_sigmoid_scale"),
+        *("flow_beta_schedule_alpha", "flow_beta_schedule_beta"),
+    }
+)
+"""Those that are reckoned with before they are checked as settings of ours."""
 
 
 class Default(NamedTuple):
@@ -58,6 +68,9 @@ def translate_settings(draft: Draft, datasets: list[DatasetConfig], find: Find) 
         datasets: the imported datasets, whose photos count the steps of an epoch.
         find: the files that it names.
     """
+    for key in sorted(NUMERIC_KEYS & draft.given.keys()):
+        if not math.isfinite(number(draft.given[key], math.nan)):
+            draft.say("error", key, f"must be a number, got '{draft.take(key)}'. It is left out.")
     can_be_trained = _model(draft)
     _adapter(draft, find)
     _steps(draft, datasets)
@@ -182,8 +195,8 @@ def _steps(draft: Draft, datasets: list[DatasetConfig]) -> None:
         return
     batch_size = int(number(draft.given.get("train_batch_size"), ours.train_batch_size))
     accumulation = int(number(draft.given.get("gradient_accumulation_steps"), 1))
-    batches = sum(ceil(num_rows(dataset, len(photos)) / batch_size) for dataset, photos in counts)
-    steps = min(MAX_STEPS, max(1, ceil(epochs * batches / accumulation)))
+    batches = sum(math.ceil(num_rows(dataset, len(photos)) / batch_size) for dataset, photos in counts)
+    steps = min(MAX_STEPS, max(1, math.ceil(epochs * batches / accumulation)))
     message = f"absent: {epochs:g} epochs (num_train_epochs) of {batches} batches are {steps} steps."
     draft.write(key, steps, message)
 

@@ -59,7 +59,7 @@ def capability() -> tuple[int, int] | None:
 def forecaster(page: Page, form: Form) -> "Forecaster":
     """Forecasts by the photos, the prior and the earlier runs that a visitor sees."""
     num_photos = num_trained(len(page.photos), bool(form.experts.get("held_out_photos", True)))
-    share = prior_share(form.prior, num_photos, int(form.num_class_images or 0))
+    share = prior_share(form.prior, num_photos, max(0, int(form.num_class_images or 0)))
     past = []
     for run in page.runs:
         history = page.history(run.dir)

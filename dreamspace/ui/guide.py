@@ -33,13 +33,23 @@ element.addEventListener("click", (click) => {
   if (!target || !names.includes(target.dataset.event)) return;
   if (click.ctrlKey || click.metaKey || click.shiftKey) return;
   click.preventDefault();
+  window.dreamspaceClicked = { ...target.dataset };
   trigger(target.dataset.event, { ...target.dataset });
 });
 """
 
+# The address with a part of it as the clicked element's data say.
+_LEAD_SCRIPT = """
+(address) => {
+  const parts = new URLSearchParams(address);
+  parts.set(NAME, window.dreamspaceClicked[NAME]);
+  return parts.toString();
+}
+"""
+
 Action = Callable[..., Any]
 
-TriggerMode = Literal["once", "always_last", "multiple"]
+TriggerMode = Literal["once", "always_last"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Guide:
     histories: Histories = field(default_factory=Histories)
     _panels: list[_Panel] = field(default_factory=list)
     _links: list[_Link] = field(default_factory=list)
+    _leads: list[tuple[Callable[..., Any], str]] = field(default_factory=list)
     _form: list[_Panel] = field(default_factory=list)
     _consequences: list[_Consequence] = field(default_factory=list)
     _inputs: list[gr.components.Component] = field(default_factory=list)
@@ -176,10 +187,18 @@ class Guide:
             busy: the component that shows that the action is at work.
             trigger_mode: what becomes of events that come while the action is at work: "once" drops them;
                 "always_last" runs it once more, with what the fields hold then, but the data of the first
-                event; "multiple" runs it for each, out of the queue, and is for what only leads elsewhere.
+                event.
         """
         fills = "form" if fills_form else "sizes" if fills_sizes else ""
         self._links.append(_Link(listener, action, inputs, outputs, fills, busy, trigger_mode))
+
+    def lead(self, listener: Callable[..., Any], name: str) -> None:
+        """Let a click lead to the address of which the part `name` is what the element's data say.
+
+        The browser does it by itself, so that of quick clicks the last one decides: a server's answers may
+        come in another order.
+        """
+        self._leads.append((listener, name))
 
     def wire(self, demo: gr.Blocks, walkthrough: gr.Walkthrough) -> None:
         """Connect everything; to be called once, inside of `demo`, when all is built."""
@@ -209,8 +228,13 @@ class Guide:
                 [address, *link.inputs],
                 [address, *link.outputs, *(field.component for field in self._filled(link.fills))],
                 trigger_mode=link.trigger_mode,
-                **{**QUIET, "queue": link.trigger_mode != "multiple", **shown},
+                **{**QUIET, "queue": True, **shown},
             ).success(**show)
+        for listener, name in self._leads:
+            lead = _LEAD_SCRIPT.replace("NAME", json.dumps(name))
+            listener(None, address, address, js=lead, trigger_mode="multiple", **QUIET).success(
+                **show, trigger_mode="always_last"
+            )
         self._wire_consequences()
 
     def _wire_consequences(self) -> None:

@@ -1,6 +1,6 @@
 """What is around the steps: the list of runs, the heading, and the way from step to step."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -89,11 +89,7 @@ def build_side(guide: Guide) -> None:
 def build_heading(guide: Guide) -> None:
     """The steps as a row of buttons, and a word about what is not there."""
     steps = guide.html(_steps, events=("go",), script=_ADDRESS_SCRIPT, elem_id="steps")
-    guide.link(
-        steps.go,
-        lambda page, clicked: replace(page.view, step=clicked.get("step", "photos")),
-        trigger_mode="multiple",
-    )
+    guide.lead(steps.go, "step")
 
 
 def cards_of(page: Page) -> list[Card]:

@@ -37,9 +37,9 @@ def effect_panel(page: Page, form: Form) -> str:
     if not page.photos or not form.class_word.strip():
         return ""
     try:
-        config, found = form.config(), expected(page, form)
-    except ValueError:
-        config, found = shown_config(page), None
+        config, found, wrong = form.config(), expected(page, form), ""
+    except ValueError as error:
+        config, found, wrong = shown_config(page), None, str(error)
     files = class_images(page, form)
     pictures = [class_image_url(file) for file in files[:3]]
     drawn = [class_url(form.class_word.strip(), seed) for seed in (1, 2, 3)]
@@ -56,6 +56,7 @@ def effect_panel(page: Page, form: Form) -> str:
             ),
             num_rows=config.max_train_steps * config.train_batch_size * config.gradient_accumulation_steps,
             estimate=found,
+            wrong=wrong,
         )
     )
 

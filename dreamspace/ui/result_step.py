@@ -1,6 +1,5 @@
 """Step 7: before and after at the same seed, pictures of one's own prompts, going on, what to take away."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def build(guide: Guide) -> None:
     guide.form(steps, lambda page: page.run.config.validation_num_inference_steps if page.run else 20)
     guide.form(guidance, lambda page: page.run.config.validation_guidance if page.run else 5.0)
     for listener in (choice.choose_checkpoint, verdict.choose_checkpoint):
-        guide.link(listener, _choose, trigger_mode="multiple")
+        guide.lead(listener, "checkpoint")
     guide.link(make.click, _make, [prompt, seed, steps, guidance], [seed], busy=made)
     guide.link(made.stop_job, _stop)
 
@@ -81,11 +80,6 @@ def _choice(page: Page) -> Markup:
         recommended=evaluation_panel.recommended(page),
         is_live=bool(page.run) and not page.run.status.is_final,
     )  # fmt: skip
-
-
-def _choose(page: Page, clicked: dict[str, Any]) -> View:
-    known = {str(step): step for step in steps_to_choose(page)}
-    return replace(page.view, checkpoint=known.get(str(clicked.get("checkpoint"))))
 
 
 def _comparison(page: Page) -> Markup:
@@ -166,7 +160,9 @@ def checkpoint_to_use(page: Page, run: Run) -> int | None:
     if not page.saved_steps:
         raise ValueError("Nothing was saved yet to make images with. Wait for the first checkpoint.")
     saved = ", ".join(map(str, page.saved_steps))
-    raise ValueError(f"Step {step} was drawn but not saved. Choose one of the saved steps above: {saved}.")
+    raise ValueError(
+        f"Step {step} was drawn but not saved. Choose one of the saved steps in Result: {saved}."
+    )
 
 
 def takes_average(page: Page) -> bool:

@@ -45,10 +45,16 @@ SPARE = 1.05
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of a run: the finished ones, a checkpoint's, or the average of either."""
+    """Weights of a run: the finished ones, a checkpoint's, or the average of either.
+
+    Attributes:
+        step: of the checkpoint; None for the finished ones.
+        last_step: of the finished ones, where they are not the only ones.
+    """
 
     step: int | None = None
     is_averaged: bool = False
+    last_step: int | None = None
 
     @property
     def what(self) -> str:
@@ -58,9 +64,10 @@ class _Weights:
     @property
     def label(self) -> str:
         """What is written on their button."""
-        if self.step is None:
+        step = self.last_step if self.step is None else self.step
+        if step is None:
             return "Averaged" if self.is_averaged else "Download"
-        return f"Step {self.step}{', averaged' if self.is_averaged else ''}"
+        return f"Step {step}{', averaged' if self.is_averaged else ''}"
 
     def file(self, run: Run) -> Path | None:
         """The file that holds them."""
@@ -89,12 +96,12 @@ def build(guide: Guide, chosen_step: Callable[[Page], int]) -> None:
 
 
 def download_panel(page: Page, step: int) -> Markup:
-    """What can be taken away of the run, with the checkpoint of a step beside the finished weights."""
+    """What can be taken away of the run: the checkpoint of a step, and the finished weights beside it."""
     if page.run is None:
         return Markup("")
     run, kind = page.run, kind_of_weights(page.run.config)
     is_apart = step in page.saved_steps and step != run.config.max_train_steps
-    weights = _weights(run, [None, step] if is_apart else [None])
+    weights = _weights(run, [step, None] if is_apart else [None])
     rows = []
     for name in formats(run.config) if weights else ():
         own = {"full": FULL_TITLE, "token": TOKEN_TITLE} if name == "diffusers" else {}
@@ -136,7 +143,8 @@ def _token_rows(run: Run, weights: list[_Weights]) -> list[dict[str, Any]]:
 
 def _weights(run: Run, steps: list[int | None]) -> list[_Weights]:
     """Those of these steps that there are; None stands for the finished ones."""
-    found = [_Weights(step, is_averaged) for step in steps for is_averaged in (False, True)]
+    last_step = run.config.max_train_steps if len(steps) > 1 else None
+    found = [_Weights(step, is_averaged, last_step) for step in steps for is_averaged in (False, True)]
     return [weights for weights in found if weights.file(run) is not None]
 
 

@@ -755,3 +755,10 @@ def test_class_images_that_outnumber_the_subject_are_weighed(tmp_path: Path) -> 
     pair = imported(tmp_path, {**PLAIN, "train_batch_size": 2}, entries)
     found = [f for f in pair.findings if f.key == "repeats"]
     assert [(f.level, "set repeats to 9" in f.message) for f in found] == [("hint", True)]
+
+
+@pytest.mark.parametrize("key", ["max_train_steps", "flow_schedule_shift", "noise_offset_probability"])
+def test_a_text_in_the_place_of_a_number_is_an_error_and_no_absent_key(tmp_path: Path, key: str) -> None:
+    _, findings = settings(tmp_path, **FLUX, **{key: "many"})
+    said = [(finding.level, finding.message) for finding in findings if finding.key == key]
+    assert ("error", "must be a number, got 'many'. It is left out.") in said

@@ -89,6 +89,27 @@ def test_an_open_page_asks_for_news_and_nothing_else(app: App, new_tab: NewTab, 
     assert 1 <= len(asked) <= 9000 / 1500, asked
 
 
+def test_the_last_of_two_quick_clicks_is_where_the_page_ends(
+    app: App, new_tab: NewTab, workspace: Workspace
+) -> None:
+    run_dir = record_run(workspace)
+    page = new_tab(f"{app.url}/?run={run_dir.name}&step=train")
+    for first, last in (("prior", "masks"), ("masks", "prior"), ("prior", "settings"), ("result", "train")):
+        page.evaluate(
+            """([first, last]) => new Promise((done) => {
+                document.querySelector(`[data-event=go][data-step=${first}]`).click();
+                setTimeout(() => {
+                    document.querySelector(`[data-event=go][data-step=${last}]`).click();
+                    done();
+                }, 30);
+            })""",
+            [first, last],
+        )
+        expect(page.locator("#steps [aria-current=step]")).to_have_attribute("data-step", last)
+        page.wait_for_timeout(1000)
+        expect(page.locator("#steps [aria-current=step]")).to_have_attribute("data-step", last)
+
+
 def test_a_wrong_setting_is_said_and_starts_nothing(app: App, new_tab: NewTab, workspace: Workspace) -> None:
     page = new_tab(app.url)
     page.get_by_title("A calico cat").click()
@@ -325,7 +346,7 @@ def test_before_and_after_are_pulled_by_hand_and_by_keyboard(
     page.get_by_role("button", name="200", exact=True).click()
     expect(page.locator("#comparison img").first).to_have_attribute("src", re.compile("step-000200/0.png"))
     assert "checkpoint=200" in page.url
-    expect(page.locator("#download")).to_contain_text("Step 200")
+    expect(page.locator("#download")).to_contain_text("of step 200")
 
 
 def test_deleting_asks_first(app: App, new_tab: NewTab, workspace: Workspace) -> None:

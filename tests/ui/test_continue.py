@@ -79,19 +79,17 @@ def test_a_token_that_was_learned_beside_an_adapter_is_a_download_of_its_own(
     app = FastAPI()
     app.include_router(downloads_router(workspace))
     answers = [TestClient(app).get(url) for url in urls]
-    assert [answer.content for answer in answers] == [b"token of adapter", b"token of step-000200"]
-    assert f'filename="{run_dir.name}-token.safetensors"' in answers[0].headers["content-disposition"]
-    assert (
-        f'filename="{run_dir.name}-step-000200-token.safetensors"'
-        in answers[1].headers["content-disposition"]
-    )
+    assert [answer.content for answer in answers] == [b"token of step-000200", b"token of adapter"]
+    names = [answer.headers["content-disposition"] for answer in answers]
+    assert f'filename="{run_dir.name}-step-000200-token.safetensors"' in names[0]
+    assert f'filename="{run_dir.name}-token.safetensors"' in names[1]
     # A token that is all that was trained is the file itself, and is not offered twice.
     (run_dir / "adapter" / WEIGHTS_NAME).unlink()
-    assert TestClient(app).get(urls[0]).status_code == 404
+    assert TestClient(app).get(urls[1]).status_code == 404
     (run_dir / "checkpoints" / "step-000200" / EMBEDS_NAME).unlink()
     (tmp_path / "private").write_bytes(b"secret")
     (run_dir / "checkpoints" / "step-000200" / EMBEDS_NAME).symlink_to(tmp_path / "private")
-    assert TestClient(app).get(urls[1]).status_code == 404
+    assert TestClient(app).get(urls[0]).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -108,6 +106,9 @@ def test_what_is_downloaded_is_called_what_it_is(
     run_dir = record_run(workspace)
     config = RunConfig.load(run_dir / "config.json").model_copy(update=settings)
     config.save(run_dir / "config.json")
-    panel = download_panel(look(View(run_id=run_dir.name)), 200)
-    assert label in panel
-    assert ("adapter</a>" in panel) == (not settings)
+    page = look(View(run_id=run_dir.name))
+    assert f">{label}</a>" in download_panel(page, config.max_train_steps)
+    panel = download_panel(page, 200)
+    assert f">{label} of step 200</a>" in panel, "the one that is looked at comes first"
+    assert f">Step {config.max_train_steps}</a>" in panel
+    assert ("the adapter of" in panel) == (not settings)

@@ -265,3 +265,8 @@ def test_anything_else_of_the_priors_does_not_exist(
     (folder / "link.png").symlink_to(tmp_path / "private" / "secret.png")
     assert client.get("/media/priors/mini/dog/zz-drawn-0.png?w=160").status_code == 200
     assert client.get(f"/media/priors/{path}").status_code in (404, 422)
+
+
+def test_a_number_that_cannot_be_is_said_beside_what_it_means(look: Callable[[], Page]) -> None:
+    shown = prior_step._described(look(), replace(FORM, num_class_images=-3))
+    assert any("num_class_images must be at least 0, got -3" in str(panel) for panel in shown)
