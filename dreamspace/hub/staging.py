@@ -26,12 +26,14 @@ from dreamspace.config import (
 from dreamspace.config.exports import kind_of_weights
 from dreamspace.config.families import UNET_FAMILIES
 from dreamspace.config.lycoris import TLORA_KEYS, LycorisConfig
-from dreamspace.files import replace_file
+from dreamspace.files import read_json, replace_file
 from dreamspace.hub.card import BaseModel, CardSample, Weights, render_card
 from dreamspace.jobs.events import EVENTS_FILE, Event, read_events
 from dreamspace.run_folder import (
     AVERAGED,
     EMBEDS_NAME,
+    EVALUATION_FILE,
+    EVALUATION_FOLDER,
     WEIGHTS_NAME,
     adapter_folder,
     trained_folder,
@@ -288,7 +290,7 @@ def _copy_image(source: Path, target: Path) -> None:
 def _samples(
     run_dir: Path, events: Sequence[Event], step: int | None, weights: str
 ) -> list[tuple[Path, str]]:
-    """The images of a step, or of the newest that has some."""
+    """The images of a step, or of the newest that has some; else those that the step was judged by."""
     trained = [e for e in events if e["kind"] == "sample" and e["weights"] in ("trained", "ema")]
     if step is None:
         step = max((event["step"] for event in trained), default=None)
@@ -300,7 +302,21 @@ def _samples(
     folder = (run_dir / "validation").resolve()
     samples = [((run_dir / event["path"]).resolve(), event["prompt"]) for event in newest.values()]
     present = [s for s in samples if s[0].is_relative_to(folder) and s[0].suffix == ".png" and s[0].is_file()]
-    return present[:MAX_NUM_IMAGES]
+    return (present or _judged(run_dir, step, weights))[:MAX_NUM_IMAGES]
+
+
+def _judged(run_dir: Path, step: int | None, weights: str) -> list[tuple[Path, str]]:
+    """The images with the first seed that the comparison of all checkpoints drew with these weights."""
+    file = run_dir / EVALUATION_FILE
+    outcome = read_json(file) if file.is_file() else {"candidates": []}
+    wanted = (each for each in outcome["candidates"] if (each["step"], each["weights"]) == (step, weights))
+    candidate = next(wanted, None)
+    if candidate is None:
+        return []
+    folder = (run_dir / EVALUATION_FOLDER / candidate["folder"]).resolve()
+    found = [(folder / f"{outcome['all_prompts'].index(p)}-0.jpg", p) for p in outcome["prompts"]]
+    is_own = folder.is_relative_to((run_dir / EVALUATION_FOLDER).resolve())
+    return [(path, prompt) for path, prompt in found if is_own and path.is_file() and not path.is_symlink()]
 
 
 def _shown(value: float | str) -> str:

@@ -124,6 +124,10 @@ def _preview(page: Page) -> Markup:
         (shot.prompt, event_picture_url(page.run.dir, found[-1 if is_averaged else 0], 320))
         for shot in history.shots
         if step and (found := history.shown(step, shot))
+    ] or [
+        (pair["prompt"], pair["after"])
+        for pair in evaluation_panel.evaluated_pairs(page, step)
+        if (pair["label"] == "averaged") == is_averaged
     ]
     kind = kind_of_weights(page.run.config)
     return render(
@@ -136,7 +140,17 @@ def _preview(page: Page) -> Markup:
         config=page.run.config,
         tags=[tag for tag in TAGS[kind] if ":" not in tag],
         files=_files(page.run.config),
+        refusal=_refusal(page),
     )
+
+
+def _refusal(page: Page) -> str:
+    """Why the chosen step cannot be published, where others can; else empty."""
+    try:
+        checkpoint_to_use(page, page.run)
+    except ValueError as error:
+        return str(error) if page.saved_steps else ""
+    return ""
 
 
 def _files(config: RunConfig) -> str:

@@ -1,6 +1,7 @@
 """The checkpoint that is recommended or chosen is what images are made with, downloaded and published."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
+from dreamspace.config import RunConfig
 from dreamspace.files import read_json, write_json
+from dreamspace.hub.staging import read_run
 from dreamspace.jobs.workspace import Workspace
 from dreamspace.run_folder import WEIGHTS_NAME
 from dreamspace.ui import publish_step, result_step
@@ -67,6 +71,28 @@ def test_the_preview_says_which_it_is(look: Look, run_dir: Path) -> None:
     assert "Step 200, the moving average of its weights, which the comparison of all checkpoints" in preview
     preview = publish_step._preview(look(replace(view, checkpoint=400)))
     assert "Step 400. Another one is chosen in Result." in preview
+
+
+def test_a_step_that_was_not_saved_is_refused_before_the_click(look: Look, run_dir: Path) -> None:
+    shutil.rmtree(run_dir / "checkpoints" / "step-000300")
+    preview = publish_step._preview(look(View(run_id=run_dir.name, step="publish", checkpoint=300)))
+    assert "Step 300 was drawn but not saved. Choose one of the saved steps in Result: 100, 200" in preview
+    assert "README.md" not in preview
+
+
+def test_a_step_that_was_only_judged_is_published_with_those_images(look: Look, run_dir: Path) -> None:
+    outcome = read_json(run_dir / "evaluation.json")
+    folder = run_dir / "evaluation" / outcome["candidates"][0]["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, _ in enumerate(outcome["all_prompts"]):
+        Image.new("RGB", (8, 8), "red").save(folder / f"{index}-0.jpg")
+    shutil.rmtree(run_dir / "validation" / "step-000200")
+    config = RunConfig.load(run_dir / "config.json")
+    config.model_copy(update={"use_ema": True}).save(run_dir / "config.json")
+    samples = read_run(run_dir, 200, ema=True).samples
+    assert [(path.parent, prompt) for path, prompt in samples] == [
+        (folder.resolve(), prompt) for prompt in outcome["prompts"]
+    ]
 
 
 def test_its_average_is_a_download_of_its_own(workspace: Workspace, look: Look, run_dir: Path) -> None:
