@@ -238,7 +238,6 @@ class PrecisionSettings(Section):
 
 
 BASE_MODEL_SETTINGS = (
-    "model_type",
     "mixed_precision",
     "gradient_checkpointing",
     "enable_group_offload",

@@ -134,6 +134,16 @@ class _Run:
         return self.config.train_text_encoder or self.config.num_token_vectors > 0
 
     @property
+    def has_guidance(self) -> bool:
+        """Whether validation images are drawn with and without their prompts."""
+        return self.config.validation_guidance > 1
+
+    @property
+    def validation_sizes_px(self) -> list[tuple[int, int]]:
+        """Of validation images."""
+        return self.config.validation_sizes_px or [self.size_px]
+
+    @property
     def denoiser(self) -> PartProfile:
         return self.profile.parts[self.profile.denoiser]
 
@@ -230,20 +240,20 @@ class _Run:
 
     def drawing(self) -> float:
         """Activations of a batch of validation images: the denoiser's, or then the VAE's."""
-        config = self.config
-        num_images = num_prompts(config) * config.num_validation_images
-        sizes = config.validation_sizes_px or [self.size_px]
-        return max(min(num_images, pictures_at_once(*size_px)) * self._drawing(size_px) for size_px in sizes)
+        num_images = num_prompts(self.config) * self.config.num_validation_images
+        return max(
+            min(num_images, pictures_at_once(*size_px)) * self._drawing(size_px, self.has_guidance)
+            for size_px in self.validation_sizes_px
+        )
 
     def class_images(self) -> float:
         """The same of class images, which have the size that the model was made for."""
         edge = self.profile.native_resolution_px
-        return pictures_at_once(edge, edge) * self._drawing((edge, edge), guidance=2)
+        return pictures_at_once(edge, edge) * self._drawing((edge, edge), has_guidance=True)
 
-    def _drawing(self, size_px: tuple[int, int], guidance: float | None = None) -> float:
+    def _drawing(self, size_px: tuple[int, int], has_guidance: bool) -> float:
         """Of one image."""
-        guidance = self.config.validation_guidance if guidance is None else guidance
-        passes = 2 if guidance > 1 else 1  # with and without the prompt, in one batch
+        passes = 2 if has_guidance else 1  # with and without the prompt, in one batch
         # SDXL's autoencoder is no good in fp16, and its pipeline has it decode in fp32 then.
         is_upcast = self.config.mixed_precision == "fp16" and self.profile.family == "sdxl"
         number_format: Format = "fp32" if self.is_full or is_upcast else self.format
@@ -260,5 +270,4 @@ class _Run:
 
     def proving(self) -> float:
         """Activations of the one image that it draws."""
-        sizes = self.config.validation_sizes_px or [self.size_px]
-        return max(self._drawing(size_px) for size_px in sizes)
+        return max(self._drawing(size_px, self.has_guidance) for size_px in self.validation_sizes_px)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamspace.evaluation.plan import LeakKind
-from dreamspace.evaluation.plots import Outcome
+from dreamspace.evaluation.plots import Outcome, recommended_candidate
 from dreamspace.evaluation.verdict import LEAKING, leak_share
 
 
@@ -29,8 +29,7 @@ class LeakRow:
 
 def leak_table(outcome: Outcome) -> list[LeakRow]:
     """The leak test of the checkpoint that an outcome recommends."""
-    best = next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
-    figures, base = best["figures"], outcome["base"]
+    figures, base = recommended_candidate(outcome)["figures"], outcome["base"]
     gain = _resemblance(figures) - _resemblance(base)
 
     def row(kind: LeakKind, prompt: str) -> LeakRow:

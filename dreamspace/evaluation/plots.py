@@ -6,6 +6,13 @@ from typing import Any
 from markupsafe import Markup, escape
 
 Outcome = dict[str, Any]
+
+
+def recommended_candidate(outcome: Outcome) -> dict[str, Any]:
+    """The candidate that an outcome recommends."""
+    return next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
+
+
 """The content of an evaluation.json."""
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 560, 360, 70, 48, 14, 26

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from dreamspace.evaluation.leaks import leak_table
-from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
+from dreamspace.evaluation.plots import MEASURES, Outcome, recommended_candidate, steps_plot, verdict_plot
 from dreamspace.files import replace_file
 from dreamspace.run_folder import EVALUATION_FOLDER, REPORT_FILE
 
@@ -35,7 +35,7 @@ def write_report(out: Path, outcome: Outcome) -> Path:
 
     report = _template().render(
         outcome=outcome,
-        best=next(each for each in outcome["candidates"] if each["folder"] == outcome["best"]),
+        best=recommended_candidate(outcome),
         measures=MEASURES,
         verdict_plot=verdict_plot(outcome),
         steps_plot=steps_plot(outcome),

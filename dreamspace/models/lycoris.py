@@ -5,7 +5,7 @@ Imported where it is asked for: LyCORIS imports quanto, which takes seconds.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,9 @@ class Lycoris:
             for layer in self._whole:
                 layer.multiplier = self.settings.multiplier
 
-    @contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """The adapter times `strength`."""
-        self.network.set_multiplier(self.settings.multiplier * strength)
-        try:
-            yield
-        finally:
-            self.network.set_multiplier(self.settings.multiplier)
+        return lycoris_at_strength(self.denoiser, strength)
 
     def save(self, folder: Path) -> None:
         """Write the weights under LyCORIS' names, which `create_lycoris_from_weights` reads."""
@@ -148,7 +143,7 @@ def load_lycoris(denoiser: nn.Module, family: Family, file: Path) -> None:
 
 @contextmanager
 def lycoris_at_strength(denoiser: nn.Module, strength: float) -> Iterator[None]:
-    """The adapter that `load_lycoris` put on a denoiser, times `strength`."""
+    """The adapter on a denoiser, times `strength`."""
     network = denoiser.lycoris
     multiplier = network.multiplier
     network.set_multiplier(multiplier * strength)

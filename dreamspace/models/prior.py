@@ -23,6 +23,7 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
     """
     model = open_model(base_config(arguments["model"], arguments["model_settings"]), cache_of(job_dir))
     out, count = Path(arguments["out"]), arguments["count"]
+    num_inference_steps = class_image_settings(model).num_inference_steps
 
     def on_progress(done: int, total: int) -> None:
         events.write("stage", name="prior", message=f"Drawing class images: {done} of {total}.")
@@ -30,12 +31,7 @@ def prior(job_dir: Path, arguments: dict[str, Any], events: EventWriter) -> None
 
     def previews(prompts: list[str], first_index: int, seeds: list[int]) -> PreviewSink:
         return announced_previews(
-            events,
-            job_dir,
-            prompts,
-            class_image_settings(model).num_inference_steps,
-            seeds=seeds,
-            first_index=first_index,
+            events, job_dir, prompts, num_inference_steps, seeds=seeds, first_index=first_index
         )
 
     done = draw_class_images(

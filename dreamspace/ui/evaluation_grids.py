@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamspace.evaluation.plots import Outcome
+from dreamspace.evaluation.plots import Outcome, recommended_candidate
 from dreamspace.run_folder import EVALUATION_FOLDER
 
 
@@ -44,7 +44,7 @@ def image_path(folder: str, name: str) -> str:
 
 def evaluation_grids(run_dir: Path, outcome: Outcome) -> Grids:
     """What an evaluation drew, as far as it lies in the run."""
-    best = next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
+    best = recommended_candidate(outcome)
     prompts, leaks = outcome["prompts"], list(outcome["leak_prompts"].values())
 
     def there(folder: str, name: str) -> str | None:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dreamspace.config import RunConfig
 from dreamspace.evaluation.leaks import leak_table
-from dreamspace.evaluation.plots import MEASURES, Outcome, steps_plot, verdict_plot
+from dreamspace.evaluation.plots import MEASURES, recommended_candidate, steps_plot, verdict_plot
 from dreamspace.jobs.events import Event
 from dreamspace.jobs.launcher import stop
 from dreamspace.run_folder import REPORT_FILE
@@ -90,7 +90,7 @@ def build_verdict(guide: Guide, chosen_step: Callable[[Page], int]) -> gr.HTML:
 def recommended(page: Page) -> dict[str, Any] | None:
     """The candidate of the evaluation that is to be taken."""
     outcome = page.evaluation
-    return _best(outcome) if outcome is not None else None
+    return recommended_candidate(outcome) if outcome is not None else None
 
 
 def recommended_step(page: Page) -> int | None:
@@ -209,7 +209,7 @@ def _verdict(page: Page, chosen: int = 0) -> Markup:
         outcome=outcome,
         status=status,
         missing=_missing(page),
-        best=_best(outcome),
+        best=recommended_candidate(outcome),
         leaks=leak_table(outcome),
         grids=evaluation_grids(page.run.dir, outcome),
         measures=MEASURES,
@@ -217,10 +217,6 @@ def _verdict(page: Page, chosen: int = 0) -> Markup:
         url=lambda path, width_px=None: picture_url(page.run.dir, path, page.evaluation_version, width_px),
         report=report_url(page.run.dir, page.evaluation_version) if _has_report(page) else None,
     )
-
-
-def _best(outcome: Outcome) -> dict[str, Any]:
-    return next(each for each in outcome["candidates"] if each["folder"] == outcome["best"])
 
 
 def _picture(page: Page, folder: str, index: int) -> str:

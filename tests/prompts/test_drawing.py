@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dreamspace.config import RunConfig
 from dreamspace.config.sections import BASE_MODEL_SETTINGS
 from dreamspace.jobs.events import EventWriter
 from dreamspace.models import class_images
@@ -38,3 +39,6 @@ def test_a_base_model_alone_is_kept_in_a_runs_numbers_or_in_the_devices_own(tiny
     config = base_config(str(tiny_model), given)
     assert config.model_dump(include=given.keys()) == given
     assert given.keys() < set(BASE_MODEL_SETTINGS)
+    word = {"model_type": "textual_inversion", "num_token_vectors": 1, "token": "<sks>", "class_word": "dog"}
+    of_a_run = RunConfig(**word).model_dump(include=set(BASE_MODEL_SETTINGS))
+    assert base_config(str(tiny_model), of_a_run).model_dump(include=of_a_run.keys()) == of_a_run
